@@ -1,0 +1,221 @@
+//! User memory that comes and goes with what is buffered.
+
+use std::collections::VecDeque;
+use std::io;
+
+use memmap2::MmapMut;
+
+use crate::proxy::Buffer;
+
+/// Large enough to make the cost of a system call small beside that of the copy, small
+/// enough to stay in the second-level cache.
+const CHUNK: usize = 128 * 1024;
+
+/// Bytes in user memory, in chunks that are mapped when the buffer reaches them and unmapped
+/// when it has passed them.
+///
+/// Memory is what is buffered, rounded up to a chunk or two, and not what could be. While
+/// the consumer keeps up, the same chunk is filled and emptied from its start and stays in
+/// the cache.
+///
+/// ```
+/// use pcproxy::{buffer::Chunks, proxy::Buffer};
+///
+/// let mut chunks = Chunks::new(1 << 30);
+/// chunks.append(b"hello, world");
+/// assert_eq!(&chunks.readable()[..5], b"hello");
+/// chunks.consume(7);
+/// assert_eq!(chunks.readable(), b"world");
+/// ```
+#[derive(Debug)]
+pub struct Chunks {
+    chunks: VecDeque<Chunk>,
+    len: usize,
+    /// Size of a new chunk.
+    size: usize,
+    /// A chunk that was emptied, so that a buffer on the edge of two does not map anew.
+    spare: Option<Chunk>,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    bytes: MmapMut,
+    /// What is held lies from `start` to `end`.
+    start: usize,
+    end: usize,
+}
+
+impl Chunks {
+    /// An empty buffer, meant for at most `capacity` bytes: no chunk is larger.
+    pub fn new(capacity: usize) -> Self {
+        Chunks { chunks: VecDeque::new(), len: 0, size: capacity.clamp(1, CHUNK), spare: None }
+    }
+
+    /// Whether the system would map `capacity` bytes at all; touches none of them.
+    ///
+    /// # Errors
+    /// When it would not.
+    pub fn could_hold(capacity: usize) -> io::Result<()> {
+        MmapMut::map_anon(capacity).map(drop)
+    }
+
+    /// Free space behind what is held, never empty: fill it from its start, then
+    /// [`commit`](Self::commit) what was filled.
+    ///
+    /// # Errors
+    /// When the system has no memory left.
+    pub fn writable(&mut self) -> io::Result<&mut [u8]> {
+        if self.chunks.back().is_none_or(|last| last.end == last.bytes.len()) {
+            let chunk = match self.spare.take() {
+                Some(chunk) => chunk,
+                None => Chunk { bytes: MmapMut::map_anon(self.size)?, start: 0, end: 0 },
+            };
+            self.chunks.push_back(chunk);
+        }
+        Ok(self.chunks.back_mut().map_or(&mut [], |last| &mut last.bytes[last.end..]))
+    }
+
+    /// Counts `filled` bytes of [`writable`](Self::writable) as held. At most its length.
+    pub fn commit(&mut self, filled: usize) {
+        if let Some(last) = self.chunks.back_mut() {
+            debug_assert!(filled <= last.bytes.len() - last.end);
+            last.end += filled;
+            self.len += filled;
+        }
+    }
+
+    /// The front of what is held, as far as it lies in one piece; empty only if nothing is.
+    pub fn readable(&self) -> &[u8] {
+        self.chunks.front().map_or(&[], |first| &first.bytes[first.start..first.end])
+    }
+
+    /// Forgets the first `taken` bytes. At most [`len`](Buffer::len).
+    pub fn consume(&mut self, mut taken: usize) {
+        debug_assert!(taken <= self.len);
+        self.len -= taken;
+        while taken > 0
+            && let Some(first) = self.chunks.front_mut()
+        {
+            let here = taken.min(first.end - first.start);
+            first.start += here;
+            taken -= here;
+            if first.start == first.end {
+                self.recycle();
+            }
+        }
+    }
+
+    /// Puts `data` in front of what is held.
+    ///
+    /// # Errors
+    /// When the system has no memory left.
+    pub fn prepend(&mut self, data: &[u8]) -> io::Result<()> {
+        if !data.is_empty() {
+            let mut bytes = MmapMut::map_anon(data.len())?;
+            bytes.copy_from_slice(data);
+            self.len += data.len();
+            self.chunks.push_front(Chunk { bytes, start: 0, end: data.len() });
+        }
+        Ok(())
+    }
+
+    /// The first chunk has been emptied: it is the next to be filled, from its start, or
+    /// goes back to the system if one is waiting already.
+    fn recycle(&mut self) {
+        if let Some(chunk) = self.chunks.pop_front()
+            && chunk.bytes.len() == self.size
+        {
+            self.spare = Some(Chunk { start: 0, end: 0, ..chunk });
+        }
+    }
+}
+
+impl Buffer for Chunks {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    /// # Panics
+    /// When the system has no memory left, as `Vec` does.
+    fn append(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            let space = self.writable().expect("memory for what is written");
+            let filled = data.len().min(space.len());
+            space[..filled].copy_from_slice(&data[..filled]);
+            self.commit(filled);
+            data = &data[filled..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Append(usize),
+        Prepend(usize),
+        Consume(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let size = prop_oneof![0..20usize, 4000..300_000usize];
+        prop_oneof![
+            4 => size.clone().prop_map(Step::Append),
+            1 => size.clone().prop_map(Step::Prepend),
+            4 => size.prop_map(Step::Consume),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn holds_what_a_deque_holds(capacity in 1..1_000_000usize, steps in prop::collection::vec(step(), 1..40)) {
+            let (mut chunks, mut model) = (Chunks::new(capacity), VecDeque::new());
+            let mut counter = 0u8;
+            let mut some = |n: usize| -> Vec<u8> {
+                (0..n).map(|_| { counter = counter.wrapping_mul(5).wrapping_add(3); counter }).collect()
+            };
+            for step in steps {
+                match step {
+                    Step::Append(n) => {
+                        let data = some(n);
+                        chunks.append(&data);
+                        model.extend(data);
+                    }
+                    Step::Prepend(n) => {
+                        let data = some(n);
+                        chunks.prepend(&data).unwrap();
+                        for byte in data.into_iter().rev() {
+                            model.push_front(byte);
+                        }
+                    }
+                    Step::Consume(n) => {
+                        let mut left = n.min(model.len());
+                        while left > 0 {
+                            let front = chunks.readable().to_vec();
+                            let taken = left.min(front.len());
+                            prop_assert!(taken > 0);
+                            prop_assert!(model.drain(..taken).eq(front[..taken].iter().copied()));
+                            chunks.consume(taken);
+                            left -= taken;
+                        }
+                    }
+                }
+                prop_assert_eq!(chunks.len(), model.len());
+            }
+        }
+    }
+
+    #[test]
+    fn maps_no_more_than_what_is_held_and_two_chunks() {
+        let mut chunks = Chunks::new(1 << 40);
+        chunks.append(&vec![1; 10 * CHUNK]);
+        chunks.consume(10 * CHUNK);
+        assert!(chunks.chunks.is_empty());
+        chunks.append(b"x");
+        assert_eq!(chunks.chunks.len(), 1);
+        assert!(chunks.spare.is_none());
+    }
+}

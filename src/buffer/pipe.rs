@@ -1,0 +1,106 @@
+//! A pipe of our own: bytes that stay in the kernel.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::{Errno, Result};
+use rustix::pipe::{PipeFlags, SpliceFlags};
+
+/// Bytes held in a pipe, moved in and out by reference.
+///
+/// A pipe's capacity is counted in slots, one a page at the most, however few bytes a piece
+/// has: it can be full with far fewer bytes than its size.
+#[derive(Debug)]
+pub struct KernelPipe {
+    read_end: OwnedFd,
+    write_end: OwnedFd,
+    len: usize,
+}
+
+/// What a splice between a descriptor and our pipe came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Splice {
+    /// So many bytes were moved.
+    Moved(usize),
+    /// The input has ended.
+    End,
+    /// One of the two sides was not ready, and the kernel does not say which.
+    NotReady,
+    /// The descriptor does not splice at all.
+    Refused,
+}
+
+impl KernelPipe {
+    /// A pipe with slots for `size` bytes, or for what the system grants.
+    ///
+    /// # Errors
+    /// When no more descriptors are to be had.
+    pub fn new(size: usize) -> Result<Self> {
+        let (read_end, write_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // A refusal leaves what there is: the chunks behind hold the rest.
+        let _ = rustix::pipe::fcntl_setpipe_size(&write_end, size);
+        Ok(KernelPipe { read_end, write_end, len: 0 })
+    }
+
+    /// Bytes held.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no byte is held.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes at most `limit` bytes, at least 1, from `fd`.
+    ///
+    /// # Errors
+    /// Those of reading `fd`.
+    pub fn splice_from(&mut self, fd: impl AsFd, limit: usize) -> Result<Splice> {
+        let result = rustix::pipe::splice(fd, None, &self.write_end, None, limit, SpliceFlags::NONBLOCK | SpliceFlags::MOVE);
+        match result {
+            Ok(0) => Ok(Splice::End),
+            Ok(moved) => {
+                self.len += moved;
+                Ok(Splice::Moved(moved))
+            }
+            Err(error) => refusal(error),
+        }
+    }
+
+    /// Hands at most `limit` bytes, at least 1, to `fd`. Where bytes are held, `NotReady`
+    /// means `fd`.
+    ///
+    /// # Errors
+    /// Those of writing to `fd`.
+    pub fn splice_to(&mut self, fd: impl AsFd, limit: usize) -> Result<Splice> {
+        let result = rustix::pipe::splice(&self.read_end, None, fd, None, limit, SpliceFlags::NONBLOCK | SpliceFlags::MOVE);
+        match result {
+            Ok(moved) => {
+                self.len -= moved;
+                Ok(Splice::Moved(moved))
+            }
+            Err(error) => refusal(error),
+        }
+    }
+
+    /// Takes out all that is held.
+    ///
+    /// # Errors
+    /// Only if the pipe is not what it was: it is private to this process.
+    pub fn read_all(&mut self) -> Result<Vec<u8>> {
+        let mut held = Vec::with_capacity(self.len);
+        while self.len > 0 {
+            self.len -= rustix::io::read(&self.read_end, rustix::buffer::spare_capacity(&mut held))?;
+        }
+        Ok(held)
+    }
+}
+
+fn refusal(error: Errno) -> Result<Splice> {
+    match error {
+        Errno::AGAIN => Ok(Splice::NotReady),
+        Errno::INTR => Ok(Splice::Moved(0)),
+        Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => Ok(Splice::Refused),
+        error => Err(error),
+    }
+}

@@ -1,0 +1,364 @@
+//! The only file that knows mio: readiness, interests, deadlines, signals.
+//!
+//! The loop holds no rule of its own. It tells the proxy that a side is ready, asks it what
+//! it is interested in, and sleeps in between.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+use std::{fmt, io};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token};
+use rustix::io::Errno;
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+
+use crate::buffer::{Fifo, KernelPipe};
+use crate::config::Config;
+use crate::proxy::{ProducerConsumerProxy, Watermarks};
+use crate::shaping::TokenBucket;
+use crate::stream::{self, Descriptor, Fill, Side, Sink, Source, StreamError};
+
+const STDIN: Token = Token(0);
+const STDOUT: Token = Token(1);
+const SIGNALS: Token = Token(2);
+const TIMER: Token = Token(3);
+
+/// How many steps are taken before the loop looks up: signals must be heard even when both
+/// sides are always ready.
+const STEPS_A_LOOK: u32 = 64;
+
+/// Bytes of the kernel's pipe in front of the buffer: more does not make it faster.
+const PIPE: usize = 1 << 20;
+
+/// How a run ended without an error of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Everything that was read was delivered.
+    Delivered,
+    /// The consumer left first.
+    ConsumerLeft,
+    /// A signal of this number ended the input, and what was buffered was delivered as far
+    /// as the consumer was still there.
+    Interrupted(i32),
+    /// A second signal, of this number, ended the run at once.
+    Abandoned(i32),
+}
+
+/// Why a run failed.
+#[derive(Debug)]
+pub enum Error {
+    /// One of the two sides.
+    Stream(StreamError),
+    /// stdout is the file that stdin reads.
+    FeedsItself,
+    /// The event loop itself: out of descriptors or memory.
+    EventLoop(io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Stream(error) => error.fmt(f),
+            Error::FeedsItself => f.write_str("stdout: the output file is the input file, and would be read for ever"),
+            Error::EventLoop(error) => write!(f, "event loop: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<StreamError> for Error {
+    fn from(error: StreamError) -> Self {
+        Error::Stream(error)
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Error::EventLoop(error)
+    }
+}
+
+impl From<Errno> for Error {
+    fn from(error: Errno) -> Self {
+        Error::EventLoop(error.into())
+    }
+}
+
+/// What became of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How it ended, or the first error.
+    pub end: Result<End, Error>,
+    /// Bytes that were read and not delivered.
+    pub undelivered: usize,
+}
+
+/// Moves stdin to stdout as `config` says, until one of the two ends or a signal does.
+pub fn run(config: &Config) -> Outcome {
+    match EventLoop::new(config) {
+        Ok(mut event_loop) => {
+            let end = event_loop.run();
+            Outcome { end, undelivered: event_loop.proxy.buffered() }
+        }
+        Err(error) => Outcome { end: Err(error), undelivered: 0 },
+    }
+}
+
+struct EventLoop {
+    poll: Poll,
+    signals: Signals,
+    timer: Timer,
+    stdin: Watch,
+    stdout: Watch,
+    proxy: ProducerConsumerProxy<Source, Sink, Fifo, Option<TokenBucket>>,
+    started: Instant,
+    /// The signal that ended the input.
+    interrupted: Option<i32>,
+    /// The error that ended the input: told once what was read before it is delivered.
+    failed: Option<StreamError>,
+}
+
+impl EventLoop {
+    fn new(config: &Config) -> Result<Self, Error> {
+        let open = |side| Descriptor::new(side).map_err(|error| StreamError { side, cause: error.into() });
+        let (mut input, mut output) = (open(Side::Stdin)?, open(Side::Stdout)?);
+        if stream::feeds_itself(&input, &output) {
+            return Err(Error::FeedsItself);
+        }
+        if let Some(size) = config.pipe_size {
+            stream::grow_pipes([&input, &output], size);
+        }
+
+        let poll = Poll::new()?;
+        let registry = poll.registry();
+        let mut signals = Signals::new(heeded_signals())?;
+        registry.register(&mut signals, SIGNALS, Interest::READABLE)?;
+        let stdin = Watch::new(registry, &mut input, STDIN, Interest::READABLE)?;
+        let stdout = Watch::new(registry, &mut output, STDOUT, Interest::WRITABLE)?;
+
+        let pipe = if Source::splices(&input) && Sink::splices(&output) {
+            Some(KernelPipe::new(config.buffer.min(PIPE))?)
+        } else {
+            None
+        };
+        let watermarks = Watermarks { high: config.buffer, low: config.low_water, prefetch: config.low_water + 1 };
+        let bucket = config.limit.map(TokenBucket::empty);
+        let timer = Timer::new(registry)?;
+        let buffer = Fifo::new(config.buffer, pipe);
+        let mut proxy = ProducerConsumerProxy::shaped(Sink::new(output), buffer, watermarks, true, bucket);
+        // A producer that cannot be waited for is asked for each piece.
+        let streaming = stdin.waits();
+        let registered = proxy.register_producer(Source::new(input, streaming), streaming);
+        debug_assert!(registered.is_ok(), "the first producer");
+        Ok(EventLoop {
+            poll,
+            signals,
+            timer,
+            stdin,
+            stdout,
+            proxy,
+            started: Instant::now(),
+            interrupted: None,
+            failed: None,
+        })
+    }
+
+    fn run(&mut self) -> Result<End, Error> {
+        let mut events = Events::with_capacity(8);
+        loop {
+            let busy = match self.work() {
+                Ok(busy) => busy,
+                Err(error) => return self.consumer_failed(error),
+            };
+            if self.proxy.consumer().is_none_or(Sink::is_finished) {
+                return match (self.failed.take(), self.interrupted) {
+                    (Some(error), _) => Err(error.into()),
+                    (None, Some(signal)) => Ok(End::Interrupted(signal)),
+                    (None, None) => Ok(End::Delivered),
+                };
+            }
+            if let Some(end) = self.look(&mut events, busy)? {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// Takes the steps that can be taken now. Returns whether more could be.
+    fn work(&mut self) -> Result<bool, StreamError> {
+        for _ in 0..STEPS_A_LOOK {
+            let now = self.started.elapsed();
+            self.proxy.drip(now);
+            if self.proxy.producer().is_some_and(Source::can_produce) {
+                match self.proxy.write_with(Source::fill)? {
+                    Some(Ok(Fill::End)) => self.proxy.finish(),
+                    Some(Err(error)) => {
+                        self.failed = Some(error);
+                        self.proxy.finish();
+                    }
+                    Some(Ok(Fill::Moved(_))) | None => {}
+                }
+            } else if self.stdout_ready() && self.proxy.due().is_some_and(|due| due <= now) {
+                self.proxy.resume_producing()?;
+            } else {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sees what has become ready; sleeps until something does unless there is work to do.
+    fn look(&mut self, events: &mut Events, busy: bool) -> Result<Option<End>, Error> {
+        let mut timeout = Some(Duration::ZERO);
+        if !busy {
+            let registry = self.poll.registry();
+            let wanted = self.proxy.producer().is_some_and(Source::is_wanted);
+            self.stdin.set(registry, wanted.then_some(Interest::READABLE))?;
+            // Without interest in writing, the news that the consumer has left still comes.
+            let waiting = !self.stdout_ready() && self.proxy.buffered() > 0;
+            self.stdout.set(registry, Some(if waiting { Interest::WRITABLE } else { Interest::PRIORITY }))?;
+            if let Some(due) = self.proxy.due().filter(|_| !waiting) {
+                self.timer.set(due.saturating_sub(self.started.elapsed()))?;
+            }
+            timeout = None;
+        }
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => result?,
+        }
+        for event in events.iter() {
+            match event.token() {
+                STDIN => self.proxy.producer_mut().into_iter().for_each(Source::set_ready),
+                STDOUT => {
+                    if let Some(sink) = self.proxy.consumer_mut() {
+                        if event.is_error() || event.is_write_closed() {
+                            let departure = sink.departure();
+                            return self.consumer_failed(departure).map(Some);
+                        }
+                        if event.is_writable() {
+                            sink.set_ready();
+                        }
+                    }
+                }
+                SIGNALS => {
+                    if let Some(end) = self.signalled() {
+                        return Ok(Some(end));
+                    }
+                }
+                // The timer only wakes: what is due shows in the next step.
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn stdout_ready(&self) -> bool {
+        self.proxy.consumer().is_some_and(Sink::is_ready)
+    }
+
+    /// The consumer takes no more bytes: it has left, or cannot write.
+    fn consumer_failed(&mut self, error: StreamError) -> Result<End, Error> {
+        self.proxy.stop_producing();
+        match (Errno::from_io_error(&error.cause), self.interrupted) {
+            (Some(Errno::PIPE), Some(signal)) => Ok(End::Interrupted(signal)),
+            (Some(Errno::PIPE), None) => Ok(End::ConsumerLeft),
+            _ => Err(error.into()),
+        }
+    }
+
+    /// The first signal ends the input, so that what is buffered is still delivered; the
+    /// second ends the run.
+    fn signalled(&mut self) -> Option<End> {
+        for signal in self.signals.pending() {
+            if self.interrupted.replace(signal).is_some() {
+                return Some(End::Abandoned(signal));
+            }
+            self.proxy.finish();
+        }
+        None
+    }
+}
+
+/// The signals that end a run, but for those that whoever started us has us ignore: `nohup`
+/// does so with SIGHUP, a shell with SIGINT for a job in the background.
+fn heeded_signals() -> impl Iterator<Item = i32> {
+    let ignored = std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+            u64::from_str_radix(mask.trim(), 16).ok()
+        })
+        .unwrap_or(0);
+    [SIGHUP, SIGINT, SIGTERM].into_iter().filter(move |signal| ignored & (1 << (signal - 1)) == 0)
+}
+
+/// One side's place in the poll.
+struct Watch {
+    fd: i32,
+    token: Token,
+    /// What the poll waits for now.
+    interest: Option<Interest>,
+    /// False where epoll refuses the descriptor: it is always ready.
+    waits: bool,
+}
+
+impl Watch {
+    /// Tries whether `descriptor` can be waited for, and tells it if not.
+    fn new(registry: &Registry, descriptor: &mut Descriptor, token: Token, interest: Interest) -> io::Result<Self> {
+        let mut watch = Watch { fd: descriptor.fd().as_raw_fd(), token, interest: None, waits: true };
+        match watch.set(registry, Some(interest)) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::PERM) => {
+                watch.waits = false;
+                descriptor.set_always_ready();
+                Ok(watch)
+            }
+            result => result.map(|()| watch),
+        }
+    }
+
+    fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// Waits for `interest` from now on. What is ready already is reported anew.
+    fn set(&mut self, registry: &Registry, interest: Option<Interest>) -> io::Result<()> {
+        if !self.waits || self.interest == interest {
+            return Ok(());
+        }
+        let fd = &mut SourceFd(&self.fd);
+        match (self.interest, interest) {
+            (None, Some(interest)) => registry.register(fd, self.token, interest)?,
+            (Some(_), Some(interest)) => registry.reregister(fd, self.token, interest)?,
+            (_, None) => registry.deregister(fd)?,
+        }
+        self.interest = interest;
+        Ok(())
+    }
+}
+
+/// One deadline. `epoll_wait` would round it to whole milliseconds, in which a small buffer
+/// at a high rate runs dry many times.
+struct Timer {
+    fd: OwnedFd,
+}
+
+impl Timer {
+    fn new(registry: &Registry) -> io::Result<Self> {
+        let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        registry.register(&mut SourceFd(&fd.as_raw_fd()), TIMER, Interest::READABLE)?;
+        Ok(Timer { fd })
+    }
+
+    /// Wakes the poll once, after `wait`.
+    fn set(&self, wait: Duration) -> io::Result<()> {
+        let nanos = wait.as_nanos().clamp(1, i64::MAX as u128) as i64;
+        let once = Itimerspec {
+            it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+            it_value: Timespec { tv_sec: nanos / 1_000_000_000, tv_nsec: nanos % 1_000_000_000 },
+        };
+        timerfd_settime(&self.fd, TimerfdTimerFlags::empty(), &once)?;
+        Ok(())
+    }
+}

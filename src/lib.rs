@@ -1,0 +1,19 @@
+//! A finite buffer and a token bucket between a producer and a consumer.
+//!
+//! [`proxy::ProducerConsumerProxy`] is the rule: when to pause the producer, when to resume
+//! it, what goes to the consumer. It knows no clock and no descriptor, and neither do
+//! [`buffer`] and [`shaping`], of which it is made. [`stream`] is the outside world, and
+//! [`event_loop`] joins the two: it is what the `pcproxy` program runs.
+//!
+//! Linux only: [`stream`] and [`buffer`] rest on splice and epoll.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod buffer;
+pub mod config;
+pub mod event_loop;
+pub mod proxy;
+pub mod shaping;
+pub mod stream;
+pub mod units;

@@ -1,0 +1,48 @@
+//! `pcproxy`: parse, run, report.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+
+use std::io::{Write, stderr};
+use std::process::ExitCode;
+
+use pcproxy::event_loop::{self, End};
+use signal_hook::consts::SIGPIPE;
+use signal_hook::low_level::emulate_default_handler;
+
+fn main() -> ExitCode {
+    let config = cli::Cli::read();
+    let outcome = event_loop::run(&config);
+    let undelivered = outcome.undelivered;
+    match outcome.end {
+        Ok(End::Delivered) => ExitCode::SUCCESS,
+        // As cat: by the signal, and without a word.
+        Ok(End::ConsumerLeft) => die_by(SIGPIPE),
+        Ok(End::Interrupted(signal)) => die_by(signal),
+        Ok(End::Abandoned(signal)) => {
+            report("interrupted twice", undelivered);
+            die_by(signal)
+        }
+        Err(error) => {
+            report(error, undelivered);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One line on stderr. That stderr may be closed or full changes nothing.
+fn report(what: impl std::fmt::Display, undelivered: usize) {
+    let mut line = format!("pcproxy: {what}");
+    if undelivered > 0 {
+        line += &format!("; {undelivered} bytes were read and not delivered");
+    }
+    line.push('\n');
+    let _ = stderr().write_all(line.as_bytes());
+}
+
+/// Ends the process as the signal would have, for the shell to see.
+fn die_by(signal: i32) -> ExitCode {
+    let _ = emulate_default_handler(signal);
+    ExitCode::from(128u8.saturating_add(signal as u8))
+}

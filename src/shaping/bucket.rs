@@ -1,0 +1,185 @@
+//! The token bucket.
+
+use std::time::Duration;
+
+use super::{Shaper, Unshaped};
+
+/// Tokens are counted in billionths of a byte: a rate of one byte a second drips exactly
+/// one of them each nanosecond, so no division is ever rounded and nothing drifts.
+const TOKENS_A_BYTE: u128 = 1_000_000_000;
+
+/// What a token bucket promises: in every interval of length t at most `burst + rate * t`
+/// bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Bytes a second. 0 grants nothing once the bucket is empty.
+    pub rate: u64,
+    /// Depth of the bucket in bytes, at least 1.
+    pub burst: u64,
+    /// Bytes worth getting up for: where more is wanted, nothing is granted until so many
+    /// are due. 1 to `burst`. Larger grants cost less and come less evenly.
+    pub quantum: u64,
+}
+
+impl Limit {
+    /// A limit that grants every single byte as soon as it is due.
+    pub fn new(rate: u64, burst: u64) -> Self {
+        Limit { rate, burst, quantum: 1 }
+    }
+}
+
+/// A token bucket with an optional parent, which must have room as well: Twisted's
+/// `htb.Bucket`.
+///
+/// This is the continuous-state leaky bucket, one of the two equivalent forms of the
+/// generic cell rate algorithm (ITU-T I.371, annex A; ATM Forum Traffic Management 4.0,
+/// 4.4.2), with `burst - tokens` as its counter and `last` as its last conformance time.
+/// The other form, a single theoretical arrival time, would have to round it to its unit
+/// of time at each grant. Here the arithmetic is exact at every rate: tokens are counted in
+/// billionths of a byte and time in nanoseconds, and no product can overflow, since
+/// 2^64 bytes a second times 2^64 ns fits 128 bits.
+///
+/// ```
+/// use pcproxy::shaping::{Limit, Shaper, TokenBucket};
+/// use std::time::Duration;
+///
+/// let mut bucket = TokenBucket::empty(Limit::new(1000, 50));
+/// bucket.drip(Duration::from_millis(20));
+/// assert_eq!(bucket.grant(100), 20);
+/// assert_eq!(bucket.due(100), Some(Duration::from_millis(21)));
+/// bucket.drip(Duration::from_secs(3600)); // an hour of silence earns no more than the burst
+/// assert_eq!(bucket.grant(100), 50);
+/// ```
+#[derive(Clone, Debug)]
+pub struct TokenBucket<P = Unshaped> {
+    limit: Limit,
+    /// At most `burst`, in billionths of a byte.
+    tokens: u128,
+    /// Up to when tokens have dripped.
+    last: Duration,
+    parent: P,
+}
+
+impl TokenBucket {
+    /// A bucket that is full at time zero, as Twisted's is.
+    pub fn full(limit: Limit) -> Self {
+        TokenBucket { tokens: in_tokens(limit.burst), ..Self::empty(limit) }
+    }
+
+    /// A bucket that is empty at time zero, so that the first interval is no exception.
+    pub fn empty(limit: Limit) -> Self {
+        TokenBucket { limit, tokens: 0, last: Duration::ZERO, parent: Unshaped }
+    }
+
+    /// The same bucket below `parent`.
+    pub fn below<P: Shaper>(self, parent: P) -> TokenBucket<P> {
+        TokenBucket { limit: self.limit, tokens: self.tokens, last: self.last, parent }
+    }
+}
+
+impl<P> TokenBucket<P> {
+    /// The limit in force.
+    pub fn limit(&self) -> Limit {
+        self.limit
+    }
+
+    /// Puts another limit in force from the time of the last [`drip`](Shaper::drip) on.
+    /// Tokens already in the bucket stay, as far as the new burst holds them: no credit
+    /// comes from the change and no debt outlives it.
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.limit = limit;
+        self.tokens = self.tokens.min(in_tokens(limit.burst));
+    }
+
+    /// The least that is granted where `want` bytes are wanted.
+    fn least(&self, want: u64) -> u64 {
+        want.min(self.limit.quantum).min(self.limit.burst)
+    }
+}
+
+impl<P: Shaper> Shaper for TokenBucket<P> {
+    fn drip(&mut self, now: Duration) {
+        self.parent.drip(now);
+        let passed = now.saturating_sub(self.last).as_nanos().min(u64::MAX.into());
+        let dripped = passed * u128::from(self.limit.rate);
+        self.tokens = in_tokens(self.limit.burst).min(self.tokens.saturating_add(dripped));
+        self.last = self.last.max(now);
+    }
+
+    fn grant(&mut self, want: u64) -> u64 {
+        let whole = (self.tokens / TOKENS_A_BYTE) as u64;
+        if want == 0 || whole < self.least(want) {
+            return 0;
+        }
+        let granted = self.parent.grant(want.min(whole));
+        self.tokens -= in_tokens(granted);
+        granted
+    }
+
+    fn refund(&mut self, unused: u64) {
+        self.parent.refund(unused);
+        self.tokens = in_tokens(self.limit.burst).min(self.tokens + in_tokens(unused));
+    }
+
+    fn due(&self, want: u64) -> Option<Duration> {
+        let least = self.least(want);
+        let missing = in_tokens(least).saturating_sub(self.tokens);
+        let own = match missing {
+            0 => Duration::ZERO,
+            _ if self.limit.rate == 0 => return None,
+            _ => {
+                let nanos = missing.div_ceil(self.limit.rate.into());
+                self.last.saturating_add(Duration::from_nanos(nanos.try_into().unwrap_or(u64::MAX)))
+            }
+        };
+        Some(own.max(self.parent.due(least)?))
+    }
+}
+
+/// A whole number of bytes in the unit of the bucket.
+fn in_tokens(bytes: u64) -> u128 {
+    u128::from(bytes) * TOKENS_A_BYTE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_nothing_below_the_quantum_unless_less_is_wanted() {
+        let mut bucket = TokenBucket::empty(Limit { rate: 1000, burst: 100, quantum: 10 });
+        bucket.drip(Duration::from_millis(9));
+        assert_eq!(bucket.grant(50), 0);
+        assert_eq!(bucket.due(50), Some(Duration::from_millis(10)));
+        assert_eq!(bucket.grant(3), 3);
+        assert_eq!(bucket.due(50), Some(Duration::from_millis(13)));
+    }
+
+    #[test]
+    fn a_rate_of_zero_is_never_due() {
+        let bucket = TokenBucket::empty(Limit::new(0, 100));
+        assert_eq!(bucket.due(1), None);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_neither_gives_nor_takes() {
+        let mut bucket = TokenBucket::empty(Limit::new(1000, 100));
+        bucket.drip(Duration::from_millis(10));
+        bucket.drip(Duration::from_millis(5));
+        bucket.drip(Duration::from_millis(10));
+        assert_eq!(bucket.grant(100), 10);
+    }
+
+    #[test]
+    fn takes_what_both_bucket_and_parent_have_room_for() {
+        use std::{cell::RefCell, rc::Rc};
+        let parent = Rc::new(RefCell::new(TokenBucket::full(Limit::new(10, 30))));
+        let mut one = TokenBucket::full(Limit::new(10, 20)).below(parent.clone());
+        let mut other = TokenBucket::full(Limit::new(10, 20)).below(parent.clone());
+        assert_eq!(one.grant(100), 20);
+        assert_eq!(other.grant(100), 10);
+        other.refund(5);
+        assert_eq!(one.grant(100), 0);
+        assert_eq!(other.grant(100), 5);
+    }
+}

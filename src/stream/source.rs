@@ -1,0 +1,121 @@
+//! stdin as the proxy's producer.
+
+use rustix::io::Errno;
+
+use super::{Descriptor, Kind, StreamError};
+use crate::buffer::{Fifo, Splice};
+use crate::proxy::Producer;
+
+/// The producer: reads its descriptor into the buffer when it is ready and wanted.
+#[derive(Debug)]
+pub struct Source {
+    descriptor: Descriptor,
+    /// A push producer goes on until it is paused; a pull producer is asked each time.
+    streaming: bool,
+    wanted: bool,
+    ready: bool,
+}
+
+/// What an attempt to fill the buffer came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// So many bytes are in the buffer now; 0 if nothing was there.
+    Moved(usize),
+    /// No more will come.
+    End,
+}
+
+impl Source {
+    /// A producer that pushes (`streaming`), or one that is asked for each piece.
+    pub fn new(descriptor: Descriptor, streaming: bool) -> Self {
+        // Ready until it says otherwise.
+        Source { descriptor, streaming, wanted: streaming, ready: true }
+    }
+
+    /// The proxy wants data, and there may be some.
+    pub fn can_produce(&self) -> bool {
+        self.wanted && self.ready
+    }
+
+    /// The proxy wants data.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// The descriptor has become ready.
+    pub fn set_ready(&mut self) {
+        self.ready = true;
+    }
+
+    /// Puts at most `room` bytes into `buffer`: by reference while its pipe has slots and the
+    /// descriptor splices, else into memory.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be read any more.
+    pub fn fill(&mut self, buffer: &mut Fifo, room: usize) -> Result<Fill, StreamError> {
+        let fill = self.splice(buffer, room).and_then(|done| done.map_or_else(|| self.read(buffer, room), Ok));
+        match fill {
+            Err(Errno::AGAIN) => {
+                self.ready = false;
+                Ok(Fill::Moved(0))
+            }
+            Err(Errno::INTR) => Ok(Fill::Moved(0)),
+            Ok(fill) => {
+                self.wanted &= self.streaming;
+                Ok(fill)
+            }
+            Err(error) => Err(StreamError::new(self.descriptor.side(), error)),
+        }
+    }
+
+    /// Nothing where the bytes must be read instead.
+    fn splice(&self, buffer: &mut Fifo, room: usize) -> Result<Option<Fill>, Errno> {
+        let Some(pipe) = buffer.splice_end() else { return Ok(None) };
+        match pipe.splice_from(&self.descriptor, room)? {
+            Splice::Moved(moved) => Ok(Some(Fill::Moved(moved))),
+            Splice::End => Ok(Some(Fill::End)),
+            Splice::NotReady if pipe.is_empty() => Err(Errno::AGAIN),
+            // Either side: if the pipe is out of slots, reading will find what is there.
+            Splice::NotReady => Ok(None),
+            Splice::Refused => {
+                buffer.give_up_splicing().map_err(errno)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn read(&mut self, buffer: &mut Fifo, room: usize) -> Result<Fill, Errno> {
+        let memory = buffer.memory();
+        let space = memory.writable().map_err(errno)?;
+        let limit = room.min(space.len());
+        match self.descriptor.read(&mut space[..limit])? {
+            0 => Ok(Fill::End),
+            read => {
+                memory.commit(read);
+                Ok(Fill::Moved(read))
+            }
+        }
+    }
+
+    /// Whether splicing from this descriptor never waits for another process.
+    pub fn splices(descriptor: &Descriptor) -> bool {
+        // A splice from a blocking TCP socket waits, whatever its flags say.
+        descriptor.kind() == Kind::Pipe || descriptor.is_always_ready()
+    }
+}
+
+impl Producer for Source {
+    fn pause_producing(&mut self) {
+        self.wanted = false;
+    }
+    fn resume_producing(&mut self) {
+        self.wanted = true;
+    }
+    fn stop_producing(&mut self) {
+        self.wanted = false;
+    }
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::NOMEM)
+}
