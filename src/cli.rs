@@ -49,7 +49,7 @@ pub struct Cli {
     /// Larger pipes mean fewer and larger steps on both sides. The system may refuse to grow
     /// them beyond /proc/sys/fs/pipe-max-size; they then stay as they are. They are never
     /// shrunk.
-    #[arg(long, value_name = "SIZE|keep", default_value = "1M", value_parser = pipe_size, help_heading = "Buffer")]
+    #[arg(long, value_name = "SIZE|keep", default_value = "256K", value_parser = pipe_size, help_heading = "Buffer")]
     pipe_size: PipeSize,
 }
 

@@ -10,7 +10,9 @@ use std::{fmt, io};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use rustix::io::Errno;
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
@@ -28,6 +30,9 @@ const TIMER: Token = Token(3);
 /// How many steps are taken before the loop looks up: signals must be heard even when both
 /// sides are always ready.
 const STEPS_A_LOOK: u32 = 64;
+
+/// Bytes moved straight from stdin to stdout in one step.
+const STRETCH: usize = 256 * 1024;
 
 /// Bytes of the kernel's pipe in front of the buffer: more does not make it faster.
 const PIPE: usize = 1 << 20;
@@ -192,6 +197,9 @@ impl EventLoop {
             let now = self.started.elapsed();
             self.proxy.drip(now);
             if self.proxy.producer().is_some_and(Source::can_produce) {
+                if self.proxy.pass_through(STRETCH, |source, sink, limit| source.splice_through(sink, limit)) > 0 {
+                    continue;
+                }
                 match self.proxy.write_with(Source::fill)? {
                     Some(Ok(Fill::End)) => self.proxy.finish(),
                     Some(Err(error)) => {

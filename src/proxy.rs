@@ -240,6 +240,33 @@ where
         Ok(Some(result))
     }
 
+    /// Spares the buffer what need not wait there: while nothing is held and the consumer
+    /// wants data, `transfer` moves at most `most` bytes, or what the shaper grants of them,
+    /// from the producer straight to the consumer. Returns how many it moved.
+    ///
+    /// That it moved none says nothing about either side; [`write_with`](Self::write_with)
+    /// will tell.
+    pub fn pass_through(&mut self, most: usize, transfer: impl FnOnce(&mut P, &mut C, usize) -> usize) -> usize {
+        let (true, Some(producer), Some(consumer)) = (
+            self.buffer.is_empty() && !self.paused && (self.i_am_streaming || self.outstanding_pull),
+            &mut self.producer,
+            &mut self.consumer,
+        ) else {
+            return 0;
+        };
+        let granted = self.shaper.grant(most as u64);
+        if granted == 0 {
+            return 0;
+        }
+        let moved = transfer(producer, consumer, granted as usize);
+        self.shaper.refund(granted - moved as u64);
+        if moved > 0 {
+            self.outstanding_pull = false;
+            self.prefetch();
+        }
+        moved
+    }
+
     /// Called by the consumer: it wants nothing for now. The producer goes on until the
     /// buffer is full.
     pub fn pause_producing(&mut self) {

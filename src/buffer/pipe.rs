@@ -56,7 +56,8 @@ impl KernelPipe {
     /// # Errors
     /// Those of reading `fd`.
     pub fn splice_from(&mut self, fd: impl AsFd, limit: usize) -> Result<Splice> {
-        let result = rustix::pipe::splice(fd, None, &self.write_end, None, limit, SpliceFlags::NONBLOCK | SpliceFlags::MOVE);
+        let result =
+            rustix::pipe::splice(fd, None, &self.write_end, None, limit, SpliceFlags::NONBLOCK | SpliceFlags::MOVE);
         match result {
             Ok(0) => Ok(Splice::End),
             Ok(moved) => {
@@ -73,7 +74,8 @@ impl KernelPipe {
     /// # Errors
     /// Those of writing to `fd`.
     pub fn splice_to(&mut self, fd: impl AsFd, limit: usize) -> Result<Splice> {
-        let result = rustix::pipe::splice(&self.read_end, None, fd, None, limit, SpliceFlags::NONBLOCK | SpliceFlags::MOVE);
+        let result =
+            rustix::pipe::splice(&self.read_end, None, fd, None, limit, SpliceFlags::NONBLOCK | SpliceFlags::MOVE);
         match result {
             Ok(moved) => {
                 self.len -= moved;

@@ -30,6 +30,11 @@ impl Sink {
         self.ready = true;
     }
 
+    /// Where this consumer writes.
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
     /// The last byte is out, and no more will come.
     pub fn is_finished(&self) -> bool {
         self.finished

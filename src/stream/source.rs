@@ -1,8 +1,9 @@
 //! stdin as the proxy's producer.
 
 use rustix::io::Errno;
+use rustix::pipe::SpliceFlags;
 
-use super::{Descriptor, Kind, StreamError};
+use super::{Descriptor, Kind, Sink, StreamError};
 use crate::buffer::{Fifo, Splice};
 use crate::proxy::Producer;
 
@@ -66,6 +67,22 @@ impl Source {
             }
             Err(error) => Err(StreamError::new(self.descriptor.side(), error)),
         }
+    }
+
+    /// Moves at most `limit` bytes straight to `sink`, where the kernel can: one of the two
+    /// must be a pipe. Returns how many; that it is none, for whatever reason, is for
+    /// [`fill`](Self::fill) to find out.
+    pub fn splice_through(&mut self, sink: &Sink, limit: usize) -> usize {
+        let (input, output) = (&self.descriptor, sink.descriptor());
+        if ![input, output].iter().any(|end| end.kind() == Kind::Pipe)
+            || !Sink::splices(output)
+            || !Self::splices(input)
+        {
+            return 0;
+        }
+        let moved = rustix::pipe::splice(input, None, output, None, limit, SpliceFlags::NONBLOCK).unwrap_or(0);
+        self.wanted &= self.streaming || moved == 0;
+        moved
     }
 
     /// Nothing where the bytes must be read instead.
