@@ -16,7 +16,7 @@ use rustix::time::{
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
-use crate::buffer::{Fifo, KernelPipe};
+use crate::buffer::{Fifo, KernelPipe, Patience};
 use crate::config::Config;
 use crate::proxy::{ProducerConsumerProxy, Watermarks};
 use crate::shaping::TokenBucket;
@@ -120,6 +120,7 @@ struct EventLoop {
     stdout: Watch,
     proxy: ProducerConsumerProxy<Source, Sink, Fifo, Option<TokenBucket>>,
     started: Instant,
+    patience: Patience,
     /// The signal that ended the input.
     interrupted: Option<i32>,
     /// The error that ended the input: told once what was read before it is delivered.
@@ -166,6 +167,7 @@ impl EventLoop {
             stdout,
             proxy,
             started: Instant::now(),
+            patience: Patience::default(),
             interrupted: None,
             failed: None,
         })
@@ -196,7 +198,10 @@ impl EventLoop {
         for _ in 0..STEPS_A_LOOK {
             let now = self.started.elapsed();
             self.proxy.drip(now);
-            if self.proxy.producer().is_some_and(Source::can_produce) {
+            // What is held goes first: each byte that is out makes room in the pipe.
+            if self.stdout_ready() && self.proxy.due().is_some_and(|due| due <= now) {
+                self.proxy.resume_producing()?;
+            } else if self.proxy.producer().is_some_and(Source::can_produce) && !self.waits_to_splice() {
                 if self.proxy.pass_through(STRETCH, |source, sink, limit| source.splice_through(sink, limit)) > 0 {
                     continue;
                 }
@@ -208,8 +213,6 @@ impl EventLoop {
                     }
                     Some(Ok(Fill::Moved(_))) | None => {}
                 }
-            } else if self.stdout_ready() && self.proxy.due().is_some_and(|due| due <= now) {
-                self.proxy.resume_producing()?;
             } else {
                 return Ok(false);
             }
@@ -221,8 +224,10 @@ impl EventLoop {
     fn look(&mut self, events: &mut Events, busy: bool) -> Result<Option<End>, Error> {
         let mut timeout = Some(Duration::ZERO);
         if !busy {
+            let delivered = self.proxy.consumer().map_or(0, Sink::delivered);
+            self.patience.earn(delivered);
             let registry = self.poll.registry();
-            let wanted = self.proxy.producer().is_some_and(Source::is_wanted);
+            let wanted = self.proxy.producer().is_some_and(Source::is_wanted) && !self.waits_to_splice();
             self.stdin.set(registry, wanted.then_some(Interest::READABLE))?;
             // Without interest in writing, the news that the consumer has left still comes.
             let waiting = !self.stdout_ready() && self.proxy.buffered() > 0;
@@ -230,11 +235,15 @@ impl EventLoop {
             if let Some(due) = self.proxy.due().filter(|_| !waiting) {
                 self.timer.set(due.saturating_sub(self.started.elapsed()))?;
             }
-            timeout = None;
+            timeout = self.waits_to_splice().then(|| self.patience.left());
         }
+        let asleep = Instant::now();
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => result?,
+        }
+        if timeout.is_some() && !busy {
+            self.patience.spend(asleep.elapsed());
         }
         for event in events.iter() {
             match event.token() {
@@ -260,6 +269,12 @@ impl EventLoop {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the next byte would have to be copied to memory, and the consumer may yet make
+    /// room for it in the pipe.
+    fn waits_to_splice(&self) -> bool {
+        !self.stdout_ready() && self.proxy.buffer().would_copy() && !self.patience.left().is_zero()
     }
 
     fn stdout_ready(&self) -> bool {

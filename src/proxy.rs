@@ -388,6 +388,10 @@ impl<P, C, B: Buffer, S> ProducerConsumerProxy<P, C, B, S> {
     pub fn buffered(&self) -> usize {
         self.buffer.len()
     }
+    /// What is held.
+    pub fn buffer(&self) -> &B {
+        &self.buffer
+    }
     /// Where the producer is paused and resumed.
     pub fn watermarks(&self) -> Watermarks {
         self.watermarks

@@ -1,9 +1,11 @@
 //! The finite buffer: what has been read and not yet written.
 
 mod chunks;
+mod patience;
 mod pipe;
 
 pub use chunks::Chunks;
+pub use patience::Patience;
 pub use pipe::{KernelPipe, Splice};
 
 use std::io;
@@ -32,6 +34,12 @@ impl Fifo {
     /// they must not overtake.
     pub fn splice_end(&mut self) -> Option<&mut KernelPipe> {
         if self.chunks.is_empty() { self.pipe.as_mut() } else { None }
+    }
+
+    /// Whether the next byte would be copied to memory that could be spliced once the
+    /// consumer has made room.
+    pub fn would_copy(&self) -> bool {
+        self.pipe.as_ref().is_some_and(|pipe| pipe.is_full() || !self.chunks.is_empty())
     }
 
     /// The front of the buffer.

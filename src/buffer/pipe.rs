@@ -13,6 +13,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags};
 pub struct KernelPipe {
     read_end: OwnedFd,
     write_end: OwnedFd,
+    capacity: usize,
     len: usize,
 }
 
@@ -38,7 +39,8 @@ impl KernelPipe {
         let (read_end, write_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // A refusal leaves what there is: the chunks behind hold the rest.
         let _ = rustix::pipe::fcntl_setpipe_size(&write_end, size);
-        Ok(KernelPipe { read_end, write_end, len: 0 })
+        let capacity = rustix::pipe::fcntl_getpipe_size(&write_end)?;
+        Ok(KernelPipe { read_end, write_end, capacity, len: 0 })
     }
 
     /// Bytes held.
@@ -49,6 +51,11 @@ impl KernelPipe {
     /// Whether no byte is held.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Whether as many bytes are held as there can be.
+    pub fn is_full(&self) -> bool {
+        self.len >= self.capacity
     }
 
     /// Takes at most `limit` bytes, at least 1, from `fd`.

@@ -11,13 +11,14 @@ use crate::proxy::Consumer;
 pub struct Sink {
     descriptor: Descriptor,
     ready: bool,
+    delivered: u64,
     finished: bool,
 }
 
 impl Sink {
     /// A consumer that is ready until it says otherwise.
     pub fn new(descriptor: Descriptor) -> Self {
-        Sink { descriptor, ready: true, finished: false }
+        Sink { descriptor, ready: true, delivered: 0, finished: false }
     }
 
     /// The descriptor may take bytes.
@@ -33,6 +34,16 @@ impl Sink {
     /// Where this consumer writes.
     pub fn descriptor(&self) -> &Descriptor {
         &self.descriptor
+    }
+
+    /// Bytes written since the beginning.
+    pub fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Counts bytes that reached the descriptor another way.
+    pub fn count(&mut self, moved: usize) {
+        self.delivered += moved as u64;
     }
 
     /// The last byte is out, and no more will come.
@@ -89,12 +100,16 @@ impl Consumer<Fifo> for Sink {
 
     fn write(&mut self, buffer: &mut Fifo, limit: usize) -> Result<usize, StreamError> {
         match self.write_front(buffer, limit) {
+            Ok(moved) => {
+                self.count(moved);
+                Ok(moved)
+            }
             Err(Errno::AGAIN) => {
                 self.ready = false;
                 Ok(0)
             }
             Err(Errno::INTR) => Ok(0),
-            result => result.map_err(|error| StreamError::new(self.descriptor.side(), error)),
+            Err(error) => Err(StreamError::new(self.descriptor.side(), error)),
         }
     }
 

@@ -72,7 +72,7 @@ impl Source {
     /// Moves at most `limit` bytes straight to `sink`, where the kernel can: one of the two
     /// must be a pipe. Returns how many; that it is none, for whatever reason, is for
     /// [`fill`](Self::fill) to find out.
-    pub fn splice_through(&mut self, sink: &Sink, limit: usize) -> usize {
+    pub fn splice_through(&mut self, sink: &mut Sink, limit: usize) -> usize {
         let (input, output) = (&self.descriptor, sink.descriptor());
         if ![input, output].iter().any(|end| end.kind() == Kind::Pipe)
             || !Sink::splices(output)
@@ -81,6 +81,7 @@ impl Source {
             return 0;
         }
         let moved = rustix::pipe::splice(input, None, output, None, limit, SpliceFlags::NONBLOCK).unwrap_or(0);
+        sink.count(moved);
         self.wanted &= self.streaming || moved == 0;
         moved
     }
