@@ -1,14 +1,16 @@
 //! The words of the user, turned into a [`Config`].
 
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use anyhow::{Result, anyhow, bail};
+use clap::Parser;
 use pcproxy::buffer::Chunks;
-use pcproxy::config::Config;
-use pcproxy::units::{parse_size, show_size};
+use pcproxy::config::{Config, Pace};
+use pcproxy::shaping::{Burst, Schedule};
+use pcproxy::units::{UnitError, parse_burst, parse_rate, parse_size, show_size};
 
-const ABOUT: &str = "Moves stdin to stdout through a finite buffer";
+const ABOUT: &str = "Moves stdin to stdout through a finite buffer, at a limited rate if you like";
 
 const LONG_ABOUT: &str = "\
-Moves stdin to stdout through a finite buffer.
+Moves stdin to stdout through a finite buffer, at a limited rate if you like.
 
 When the buffer fills up, the producer is paused until the buffer has room in it again. Bytes \
 move inside the kernel wherever the two sides allow it.";
@@ -17,6 +19,10 @@ const EXAMPLES: &str = "\
 Examples:
   cat big | pcproxy --buffer 64K | nc host 9000
       a buffer of 64 KiB between a file and the network
+  cat big | pcproxy --rate 10M | nc host 9000
+      10 MiB a second in every interval, however the producer stutters
+  tar c /home | pcproxy --schedule 'Mon-00:00,512K 18:00,10M Sat-12:00,off' | ssh host 'cat > t'
+      slow by day, faster by night, unlimited from Saturday noon on
   pg_dump db | pcproxy --buffer 1G --low-water 25% | zstd > db.zst
       let the dump run ahead of the compressor by up to 1 GiB, and go on only when
       three quarters of that have been worked off
@@ -24,6 +30,7 @@ Examples:
       leave the pipes of the neighbours at the size they have
 
 Sizes: 64K and 64KiB are 65,536 bytes, 64kB is 64,000 bytes, a plain number is bytes.
+Rates: a size a second, 10M or 10M/s, or bits a second, 80Mbit.
 
 Exit status: 0 if everything read was delivered, 1 on an I/O error, 2 on a bad command line,
 by SIGPIPE if the consumer left first, by the signal if interrupted.";
@@ -35,7 +42,7 @@ pub struct Cli {
     /// Hold at most SIZE bytes
     ///
     /// From 1 byte to what the memory allows. Memory is taken only as the buffer fills.
-    #[arg(short, long, value_name = "SIZE", default_value = "64K", value_parser = size, help_heading = "Buffer")]
+    #[arg(short, long, value_name = "SIZE", default_value = "64K", value_parser = parse_size, help_heading = "Buffer")]
     buffer: u64,
 
     /// Resume a paused producer once no more than this is held [default: 50%]
@@ -51,6 +58,31 @@ pub struct Cli {
     /// shrunk.
     #[arg(long, value_name = "SIZE|keep", default_value = "256K", value_parser = pipe_size, help_heading = "Buffer")]
     pipe_size: PipeSize,
+
+    /// Feed the consumer at most RATE bytes a second
+    ///
+    /// In every interval of t seconds at most RATE * t bytes pass, and the burst: also after
+    /// a silence, which earns no credit.
+    #[arg(short, long, value_name = "RATE", value_parser = parse_rate, help_heading = "Rate")]
+    rate: Option<u64>,
+
+    /// Let a burst of SIZE, or of TIME at the rate, pass at once [default: 5ms]
+    ///
+    /// The depth of the token bucket. A deeper one makes up for longer delays of a busy
+    /// machine, and feeds the consumer less evenly.
+    #[arg(long, value_name = "SIZE|TIME", value_parser = parse_burst, help_heading = "Rate")]
+    burst: Option<Burst>,
+
+    /// Limit the rate by time of day and day of week
+    ///
+    /// Entries '[DAY-]HH:MM,RATE', set apart by spaces, in local time; RATE may be 'off'. An
+    /// entry without a day stands for every day. Each stays in force until the next.
+    #[arg(long, value_name = "TIMETABLE", conflicts_with = "rate", help_heading = "Rate")]
+    schedule: Option<Schedule>,
+
+    /// Stop the producer after SIZE bytes, deliver them, and end
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Input")]
+    stop_after: Option<u64>,
 }
 
 /// A number of bytes, or a share of the buffer.
@@ -67,36 +99,44 @@ enum PipeSize {
 }
 
 impl Cli {
-    /// Reads the command line. Prints what is wrong with it and exits with status 2, or
-    /// prints what was asked for, such as `--help`, and exits with status 0.
+    /// Reads the command line. Says in one line what is wrong with it and exits with status 2,
+    /// or prints what was asked for, such as `--help`, and exits with status 0.
     pub fn read() -> Config {
-        let cli = Cli::parse();
-        cli.config().unwrap_or_else(|reason| Cli::command().error(ErrorKind::ValueValidation, reason).exit())
+        let config = Cli::try_parse().map_err(|error| {
+            if !error.use_stderr() {
+                error.exit();
+            }
+            anyhow!(in_one_line(&error.to_string()))
+        });
+        config.and_then(|cli| cli.config()).unwrap_or_else(|reason| {
+            crate::say(&format!("{reason}; try 'pcproxy --help'"));
+            std::process::exit(2)
+        })
     }
 
     /// What the options say together.
-    fn config(&self) -> Result<Config, String> {
+    fn config(&self) -> Result<Config> {
         let buffer = usize::try_from(self.buffer).unwrap_or(usize::MAX);
         if buffer == 0 {
-            return Err("invalid value '0' for '--buffer <SIZE>': nothing could pass; the least is 1".into());
+            bail!("invalid value '0' for '--buffer <SIZE>': nothing could pass; the least is 1");
         }
         let memory = rustix::system::sysinfo().totalram;
         if self.buffer > memory as u64 || Chunks::could_hold(buffer).is_err() {
-            return Err(format!(
+            bail!(
                 "invalid value '{}' for '--buffer <SIZE>': more than the memory allows, which is {} in all",
                 show_size(self.buffer),
                 show_size(memory as u64),
-            ));
+            );
         }
         let low_water = match self.low_water {
             Share::Bytes(bytes) => bytes,
             Share::Percent(percent) => (self.buffer as f64 * percent / 100.0) as u64,
         };
         if low_water >= self.buffer {
-            return Err(format!(
+            bail!(
                 "invalid value '{low_water}' for '--low-water <SIZE|N%>': must be below --buffer, which is {} bytes",
                 self.buffer
-            ));
+            );
         }
         Ok(Config {
             buffer,
@@ -105,18 +145,28 @@ impl Cli {
                 PipeSize::Keep => None,
                 PipeSize::Grow(size) => Some(size.try_into().unwrap_or(usize::MAX)),
             },
-            limit: None,
+            pace: match (self.rate, &self.schedule) {
+                (Some(rate), _) => Pace::Constant(rate),
+                (None, Some(schedule)) => Pace::Timetable(schedule.clone()),
+                (None, None) => Pace::Free,
+            },
+            burst: self.burst.unwrap_or_default(),
+            stop_after: self.stop_after,
         })
     }
 }
 
-fn size(text: &str) -> Result<u64, String> {
-    parse_size(text).map_err(|error| error.to_string())
+/// What clap says of an error, without the usage below it.
+fn in_one_line(text: &str) -> String {
+    let lines =
+        text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    lines.join("; ").trim_start_matches("error: ").to_owned()
 }
 
-fn share(text: &str) -> Result<Share, String> {
+fn share(text: &str) -> std::result::Result<Share, String> {
     match text.strip_suffix('%') {
-        None => size(text).map(Share::Bytes),
+        None => parse_size(text).map(Share::Bytes).map_err(|error| format!("{error}; or a share such as 25%")),
         Some(percent) => match percent.trim().parse::<f64>() {
             Ok(percent) if (0.0..100.0).contains(&percent) => Ok(Share::Percent(percent)),
             _ => Err("is not a share: use 0% to below 100%, such as 25%".into()),
@@ -124,9 +174,6 @@ fn share(text: &str) -> Result<Share, String> {
     }
 }
 
-fn pipe_size(text: &str) -> Result<PipeSize, String> {
-    match text {
-        "keep" => Ok(PipeSize::Keep),
-        text => size(text).map(PipeSize::Grow).map_err(|reason| format!("{reason}; or 'keep'")),
-    }
+fn pipe_size(text: &str) -> std::result::Result<PipeSize, UnitError> {
+    if text == "keep" { Ok(PipeSize::Keep) } else { parse_size(text).map(PipeSize::Grow) }
 }

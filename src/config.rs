@@ -1,9 +1,9 @@
 //! What the user asked for.
 
-use crate::shaping::Limit;
+use crate::shaping::{Burst, Schedule};
 
 /// Everything a run needs to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Bytes held at most, at least 1.
     pub buffer: usize,
@@ -12,6 +12,21 @@ pub struct Config {
     pub low_water: usize,
     /// To how many bytes the pipes of the neighbours are grown; nothing leaves them.
     pub pipe_size: Option<usize>,
-    /// How fast the consumer is fed; nothing feeds it as fast as it takes the bytes.
-    pub limit: Option<Limit>,
+    /// How fast the consumer is fed.
+    pub pace: Pace,
+    /// How deep the token bucket is.
+    pub burst: Burst,
+    /// The producer is stopped after so many bytes.
+    pub stop_after: Option<u64>,
+}
+
+/// How fast the consumer is fed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// As fast as it takes the bytes.
+    Free,
+    /// At so many bytes a second, at least 1.
+    Constant(u64),
+    /// As the time of day has it.
+    Timetable(Schedule),
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
+use jiff::{Timestamp, Zoned};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use rustix::io::Errno;
@@ -17,15 +18,16 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::buffer::{Fifo, KernelPipe, Patience};
-use crate::config::Config;
+use crate::config::{Config, Pace};
 use crate::proxy::{ProducerConsumerProxy, Watermarks};
-use crate::shaping::TokenBucket;
+use crate::shaping::{Burst, Limit, TokenBucket};
 use crate::stream::{self, Descriptor, Fill, Side, Sink, Source, StreamError};
 
 const STDIN: Token = Token(0);
 const STDOUT: Token = Token(1);
 const SIGNALS: Token = Token(2);
 const TIMER: Token = Token(3);
+const TIMETABLE: Token = Token(4);
 
 /// How many steps are taken before the loop looks up: signals must be heard even when both
 /// sides are always ready.
@@ -116,9 +118,12 @@ struct EventLoop {
     poll: Poll,
     signals: Signals,
     timer: Timer,
+    timetable: Timer,
+    pace: Pace,
+    burst: Burst,
     stdin: Watch,
     stdout: Watch,
-    proxy: ProducerConsumerProxy<Source, Sink, Fifo, Option<TokenBucket>>,
+    proxy: ProducerConsumerProxy<Source, Sink, Fifo, TokenBucket>,
     started: Instant,
     patience: Patience,
     /// The signal that ended the input.
@@ -151,18 +156,23 @@ impl EventLoop {
             None
         };
         let watermarks = Watermarks { high: config.buffer, low: config.low_water, prefetch: config.low_water + 1 };
-        let bucket = config.limit.map(TokenBucket::empty);
-        let timer = Timer::new(registry)?;
+        let bucket = TokenBucket::empty(None);
+        let timer = Timer::new(registry, TIMER, TimerfdClockId::Monotonic)?;
+        let timetable = Timer::new(registry, TIMETABLE, TimerfdClockId::Realtime)?;
         let buffer = Fifo::new(config.buffer, pipe);
         let mut proxy = ProducerConsumerProxy::shaped(Sink::new(output), buffer, watermarks, true, bucket);
         // A producer that cannot be waited for is asked for each piece.
         let streaming = stdin.waits();
-        let registered = proxy.register_producer(Source::new(input, streaming), streaming);
+        let source = Source::new(input, streaming, config.stop_after);
+        let registered = proxy.register_producer(source, streaming);
         debug_assert!(registered.is_ok(), "the first producer");
-        Ok(EventLoop {
+        let mut event_loop = EventLoop {
             poll,
             signals,
             timer,
+            timetable,
+            pace: config.pace.clone(),
+            burst: config.burst,
             stdin,
             stdout,
             proxy,
@@ -170,7 +180,25 @@ impl EventLoop {
             patience: Patience::default(),
             interrupted: None,
             failed: None,
-        })
+        };
+        event_loop.set_pace()?;
+        Ok(event_loop)
+    }
+
+    /// Puts the limit in force that the pace asks for now.
+    fn set_pace(&mut self) -> io::Result<()> {
+        let rate = match &self.pace {
+            Pace::Free => None,
+            Pace::Constant(rate) => Some(*rate),
+            Pace::Timetable(schedule) => {
+                let now = schedule.at(&Zoned::now());
+                self.timetable.set_at(now.until)?;
+                now.rate
+            }
+        };
+        self.proxy.drip(self.started.elapsed());
+        self.proxy.shaper_mut().set_limit(rate.map(|rate| Limit::paced(rate, self.burst)));
+        Ok(())
     }
 
     fn run(&mut self) -> Result<End, Error> {
@@ -264,6 +292,7 @@ impl EventLoop {
                         return Ok(Some(end));
                     }
                 }
+                TIMETABLE => self.set_pace()?,
                 // The timer only wakes: what is due shows in the next step.
                 _ => {}
             }
@@ -368,20 +397,29 @@ struct Timer {
 }
 
 impl Timer {
-    fn new(registry: &Registry) -> io::Result<Self> {
-        let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        registry.register(&mut SourceFd(&fd.as_raw_fd()), TIMER, Interest::READABLE)?;
+    fn new(registry: &Registry, token: Token, clock: TimerfdClockId) -> io::Result<Self> {
+        let fd = timerfd_create(clock, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)?;
         Ok(Timer { fd })
     }
 
     /// Wakes the poll once, after `wait`.
     fn set(&self, wait: Duration) -> io::Result<()> {
-        let nanos = wait.as_nanos().clamp(1, i64::MAX as u128) as i64;
-        let once = Itimerspec {
-            it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
-            it_value: Timespec { tv_sec: nanos / 1_000_000_000, tv_nsec: nanos % 1_000_000_000 },
-        };
-        timerfd_settime(&self.fd, TimerfdTimerFlags::empty(), &once)?;
+        let wait = wait.max(Duration::from_nanos(1));
+        let seconds = wait.as_secs().try_into().unwrap_or(i64::MAX);
+        self.arm(TimerfdTimerFlags::empty(), seconds, wait.subsec_nanos().into())
+    }
+
+    /// Wakes the poll once, at a time of day, or when the clock is set.
+    fn set_at(&self, time: Timestamp) -> io::Result<()> {
+        let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
+        self.arm(flags, time.as_second(), time.subsec_nanosecond().into())
+    }
+
+    fn arm(&self, flags: TimerfdTimerFlags, tv_sec: i64, tv_nsec: i64) -> io::Result<()> {
+        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let once = Itimerspec { it_interval: never, it_value: Timespec { tv_sec, tv_nsec } };
+        timerfd_settime(&self.fd, flags, &once)?;
         Ok(())
     }
 }

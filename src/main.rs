@@ -31,14 +31,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// One line on stderr. That stderr may be closed or full changes nothing.
 fn report(what: impl std::fmt::Display, undelivered: usize) {
-    let mut line = format!("pcproxy: {what}");
-    if undelivered > 0 {
-        line += &format!("; {undelivered} bytes were read and not delivered");
+    match undelivered {
+        0 => say(&what.to_string()),
+        _ => say(&format!("{what}; {undelivered} bytes were read and not delivered")),
     }
-    line.push('\n');
-    let _ = stderr().write_all(line.as_bytes());
+}
+
+/// One line on stderr. That stderr may be closed or full changes nothing.
+fn say(what: &str) {
+    let _ = stderr().write_all(format!("pcproxy: {what}\n").as_bytes());
 }
 
 /// Ends the process as the signal would have, for the shell to see.

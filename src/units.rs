@@ -1,6 +1,9 @@
 //! Sizes and rates as people write them.
 
 use std::fmt;
+use std::time::Duration;
+
+use crate::shaping::Burst;
 
 /// Why a text is no size, no rate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +48,60 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     })
 }
 
+/// Bytes a second from a rate: a size (`10M`), if you like with `/s`, or bits (`80Mbit`, a
+/// power of ten: 10,000,000 bytes a second).
+///
+/// # Errors
+/// When the text is no rate, or one below a byte or beyond 2^64 bytes a second.
+///
+/// ```
+/// use pcproxy::units::parse_rate;
+/// assert_eq!(parse_rate("10M"), Ok(10 << 20));
+/// assert_eq!(parse_rate("80Mbit"), Ok(10_000_000));
+/// assert!(parse_rate("0").is_err());
+/// ```
+pub fn parse_rate(text: &str) -> Result<u64, UnitError> {
+    let amount = text.strip_suffix("/s").unwrap_or(text);
+    let parsed = match amount.strip_suffix("bit") {
+        Some(bits) => parse_size::Config::new().with_decimal().parse_size(bits).ok().map(|bits| bits / 8),
+        None => parse_size(amount).ok(),
+    };
+    match parsed {
+        Some(0) => Err(UnitError { reason: "is no rate at which anything moves: the least is 1 byte a second".into() }),
+        Some(rate) => Ok(rate),
+        None => Err(UnitError {
+            reason: "is not a rate: use 10M or 1.5MiB/s (bytes a second), 500kB, or 80Mbit (bits a second)".into(),
+        }),
+    }
+}
+
+/// The depth of a bucket: a size (`64K`), or a time in which the rate yields it (`20ms`).
+///
+/// # Errors
+/// When the text is neither, or nothing at all.
+///
+/// ```
+/// use pcproxy::{shaping::Burst, units::parse_burst};
+/// use std::time::Duration;
+/// assert_eq!(parse_burst("64K"), Ok(Burst::Bytes(65_536)));
+/// assert_eq!(parse_burst("20ms"), Ok(Burst::Time(Duration::from_millis(20))));
+/// assert!(parse_burst("0").is_err());
+/// ```
+pub fn parse_burst(text: &str) -> Result<Burst, UnitError> {
+    let parsed = if text.ends_with('s') {
+        text.parse::<jiff::SignedDuration>().ok().and_then(|time| time.try_into().ok()).map(Burst::Time)
+    } else {
+        parse_size(text).ok().map(Burst::Bytes)
+    };
+    match parsed {
+        Some(Burst::Bytes(0) | Burst::Time(Duration::ZERO)) => {
+            Err(UnitError { reason: "would let nothing pass: the least is 1 byte".into() })
+        }
+        Some(burst) => Ok(burst),
+        None => Err(UnitError { reason: "is neither a size such as 64K nor a time such as 20ms".into() }),
+    }
+}
+
 /// A size for people: `64 KiB`.
 pub fn show_size(bytes: u64) -> String {
     humansize::format_size(bytes, humansize::BINARY)
@@ -72,6 +129,39 @@ mod tests {
             ("16 MiB", 16 << 20),
         ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_rates_in_bytes_and_bits() {
+        for (text, rate) in [
+            ("1", 1),
+            ("10M", 10 << 20),
+            ("1.5MiB/s", 1_572_864),
+            ("500kB", 500_000),
+            ("500kB/s", 500_000),
+            ("80Mbit", 10_000_000),
+            ("80Mbit/s", 10_000_000),
+            ("8bit", 1),
+            ("8Kibit", 1024),
+        ] {
+            assert_eq!(parse_rate(text), Ok(rate), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_rate() {
+        for text in ["", "0", "0M", "5X", "7bit", "-1", "M/s", "10M/h", "10 Mbps"] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_a_burst_as_size_or_time() {
+        assert_eq!(parse_burst("1s"), Ok(Burst::Time(Duration::from_secs(1))));
+        assert_eq!(parse_burst("100us"), Ok(Burst::Time(Duration::from_micros(100))));
+        for text in ["", "0", "0ms", "-5ms", "x", "5 parsecs"] {
+            assert!(parse_burst(text).is_err(), "{text}");
         }
     }
 

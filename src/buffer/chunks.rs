@@ -170,6 +170,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn holds_what_a_deque_holds(capacity in 1..1_000_000usize, steps in prop::collection::vec(step(), 1..40)) {
             let (mut chunks, mut model) = (Chunks::new(capacity), VecDeque::new());

@@ -8,6 +8,27 @@ use super::{Shaper, Unshaped};
 /// one of them each nanosecond, so no division is ever rounded and nothing drifts.
 const TOKENS_A_BYTE: u128 = 1_000_000_000;
 
+/// How long to wait between two grants where more is wanted. Fewer and larger grants cost
+/// less; this many cost less than half a percent of a core.
+const QUANTUM: Duration = Duration::from_millis(2);
+
+/// Depth of a token bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Burst {
+    /// So many bytes, whatever the rate.
+    Bytes(u64),
+    /// What the rate yields in this time.
+    Time(Duration),
+}
+
+impl Default for Burst {
+    /// The smallest that holds the mean rate on a busy two-core machine: see
+    /// `docs/performance.md`.
+    fn default() -> Self {
+        Burst::Time(Duration::from_millis(5))
+    }
+}
+
 /// What a token bucket promises: in every interval of length t at most `burst + rate * t`
 /// bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +38,7 @@ pub struct Limit {
     /// Depth of the bucket in bytes, at least 1.
     pub burst: u64,
     /// Bytes worth getting up for: where more is wanted, nothing is granted until so many
-    /// are due. 1 to `burst`. Larger grants cost less and come less evenly.
+    /// are due. 1 to `burst`.
     pub quantum: u64,
 }
 
@@ -26,10 +47,26 @@ impl Limit {
     pub fn new(rate: u64, burst: u64) -> Self {
         Limit { rate, burst, quantum: 1 }
     }
+
+    /// A limit for a running program: `rate` bytes a second with a bucket as deep as `burst`
+    /// says, and granted in pieces of at most half of that.
+    pub fn paced(rate: u64, burst: Burst) -> Self {
+        let burst = match burst {
+            Burst::Bytes(bytes) => bytes,
+            Burst::Time(time) => yielded(rate, time),
+        };
+        Limit { rate, burst: burst.max(1), quantum: yielded(rate, QUANTUM).min(burst / 2).max(1) }
+    }
+}
+
+/// Whole bytes that `rate` bytes a second yield in `time`.
+fn yielded(rate: u64, time: Duration) -> u64 {
+    let tokens = u128::from(rate).saturating_mul(time.as_nanos());
+    (tokens / TOKENS_A_BYTE).try_into().unwrap_or(u64::MAX)
 }
 
 /// A token bucket with an optional parent, which must have room as well: Twisted's
-/// `htb.Bucket`.
+/// `htb.Bucket`. Without a limit it grants whatever its parent does.
 ///
 /// This is the continuous-state leaky bucket, one of the two equivalent forms of the
 /// generic cell rate algorithm (ITU-T I.371, annex A; ATM Forum Traffic Management 4.0,
@@ -52,7 +89,7 @@ impl Limit {
 /// ```
 #[derive(Clone, Debug)]
 pub struct TokenBucket<P = Unshaped> {
-    limit: Limit,
+    limit: Option<Limit>,
     /// At most `burst`, in billionths of a byte.
     tokens: u128,
     /// Up to when tokens have dripped.
@@ -67,8 +104,8 @@ impl TokenBucket {
     }
 
     /// A bucket that is empty at time zero, so that the first interval is no exception.
-    pub fn empty(limit: Limit) -> Self {
-        TokenBucket { limit, tokens: 0, last: Duration::ZERO, parent: Unshaped }
+    pub fn empty(limit: impl Into<Option<Limit>>) -> Self {
+        TokenBucket { limit: limit.into(), tokens: 0, last: Duration::ZERO, parent: Unshaped }
     }
 
     /// The same bucket below `parent`.
@@ -79,36 +116,41 @@ impl TokenBucket {
 
 impl<P> TokenBucket<P> {
     /// The limit in force.
-    pub fn limit(&self) -> Limit {
+    pub fn limit(&self) -> Option<Limit> {
         self.limit
     }
 
     /// Puts another limit in force from the time of the last [`drip`](Shaper::drip) on.
     /// Tokens already in the bucket stay, as far as the new burst holds them: no credit
     /// comes from the change and no debt outlives it.
-    pub fn set_limit(&mut self, limit: Limit) {
-        self.limit = limit;
-        self.tokens = self.tokens.min(in_tokens(limit.burst));
+    pub fn set_limit(&mut self, limit: impl Into<Option<Limit>>) {
+        self.limit = limit.into();
+        self.tokens = self.tokens.min(self.limit.map_or(0, |limit| in_tokens(limit.burst)));
     }
+}
 
+impl Limit {
     /// The least that is granted where `want` bytes are wanted.
     fn least(&self, want: u64) -> u64 {
-        want.min(self.limit.quantum).min(self.limit.burst)
+        want.min(self.quantum).min(self.burst)
     }
 }
 
 impl<P: Shaper> Shaper for TokenBucket<P> {
     fn drip(&mut self, now: Duration) {
         self.parent.drip(now);
-        let passed = now.saturating_sub(self.last).as_nanos().min(u64::MAX.into());
-        let dripped = passed * u128::from(self.limit.rate);
-        self.tokens = in_tokens(self.limit.burst).min(self.tokens.saturating_add(dripped));
+        if let Some(limit) = self.limit {
+            let passed = now.saturating_sub(self.last).as_nanos().min(u64::MAX.into());
+            let dripped = passed * u128::from(limit.rate);
+            self.tokens = in_tokens(limit.burst).min(self.tokens.saturating_add(dripped));
+        }
         self.last = self.last.max(now);
     }
 
     fn grant(&mut self, want: u64) -> u64 {
+        let Some(limit) = self.limit else { return self.parent.grant(want) };
         let whole = (self.tokens / TOKENS_A_BYTE) as u64;
-        if want == 0 || whole < self.least(want) {
+        if want == 0 || whole < limit.least(want) {
             return 0;
         }
         let granted = self.parent.grant(want.min(whole));
@@ -118,17 +160,20 @@ impl<P: Shaper> Shaper for TokenBucket<P> {
 
     fn refund(&mut self, unused: u64) {
         self.parent.refund(unused);
-        self.tokens = in_tokens(self.limit.burst).min(self.tokens + in_tokens(unused));
+        if let Some(limit) = self.limit {
+            self.tokens = in_tokens(limit.burst).min(self.tokens + in_tokens(unused));
+        }
     }
 
     fn due(&self, want: u64) -> Option<Duration> {
-        let least = self.least(want);
+        let Some(limit) = self.limit else { return self.parent.due(want) };
+        let least = limit.least(want);
         let missing = in_tokens(least).saturating_sub(self.tokens);
         let own = match missing {
             0 => Duration::ZERO,
-            _ if self.limit.rate == 0 => return None,
+            _ if limit.rate == 0 => return None,
             _ => {
-                let nanos = missing.div_ceil(self.limit.rate.into());
+                let nanos = missing.div_ceil(limit.rate.into());
                 self.last.saturating_add(Duration::from_nanos(nanos.try_into().unwrap_or(u64::MAX)))
             }
         };

@@ -1,8 +1,10 @@
 //! How fast the consumer may be fed. Pure rules: time comes in as an argument.
 
 mod bucket;
+mod schedule;
 
-pub use bucket::{Limit, TokenBucket};
+pub use bucket::{Burst, Limit, TokenBucket};
+pub use schedule::{Schedule, ScheduleError};
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -33,26 +35,6 @@ impl Shaper for Unshaped {
     fn refund(&mut self, _unused: u64) {}
     fn due(&self, _want: u64) -> Option<Duration> {
         Some(Duration::ZERO)
-    }
-}
-
-/// Nothing, or a shaper: for a limit that need not be there.
-impl<S: Shaper> Shaper for Option<S> {
-    fn drip(&mut self, now: Duration) {
-        if let Some(shaper) = self {
-            shaper.drip(now);
-        }
-    }
-    fn grant(&mut self, want: u64) -> u64 {
-        self.as_mut().map_or(want, |shaper| shaper.grant(want))
-    }
-    fn refund(&mut self, unused: u64) {
-        if let Some(shaper) = self {
-            shaper.refund(unused);
-        }
-    }
-    fn due(&self, want: u64) -> Option<Duration> {
-        self.as_ref().map_or(Some(Duration::ZERO), |shaper| shaper.due(want))
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Source {
     streaming: bool,
     wanted: bool,
     ready: bool,
+    /// Bytes that may still be read.
+    left: u64,
 }
 
 /// What an attempt to fill the buffer came to.
@@ -27,10 +29,11 @@ pub enum Fill {
 }
 
 impl Source {
-    /// A producer that pushes (`streaming`), or one that is asked for each piece.
-    pub fn new(descriptor: Descriptor, streaming: bool) -> Self {
+    /// A producer that pushes (`streaming`), or one that is asked for each piece. It ends by
+    /// itself after `stop_after` bytes.
+    pub fn new(descriptor: Descriptor, streaming: bool, stop_after: Option<u64>) -> Self {
         // Ready until it says otherwise.
-        Source { descriptor, streaming, wanted: streaming, ready: true }
+        Source { descriptor, streaming, wanted: streaming, ready: true, left: stop_after.unwrap_or(u64::MAX) }
     }
 
     /// The proxy wants data, and there may be some.
@@ -54,6 +57,10 @@ impl Source {
     /// # Errors
     /// When the descriptor cannot be read any more.
     pub fn fill(&mut self, buffer: &mut Fifo, room: usize) -> Result<Fill, StreamError> {
+        let room = self.within_limit(room);
+        if room == 0 {
+            return Ok(Fill::End);
+        }
         let fill = self.splice(buffer, room).and_then(|done| done.map_or_else(|| self.read(buffer, room), Ok));
         match fill {
             Err(Errno::AGAIN) => {
@@ -62,7 +69,9 @@ impl Source {
             }
             Err(Errno::INTR) => Ok(Fill::Moved(0)),
             Ok(fill) => {
-                self.wanted &= self.streaming;
+                if let Fill::Moved(moved) = fill {
+                    self.count(moved);
+                }
                 Ok(fill)
             }
             Err(error) => Err(StreamError::new(self.descriptor.side(), error)),
@@ -80,10 +89,22 @@ impl Source {
         {
             return 0;
         }
+        let limit = self.within_limit(limit);
         let moved = rustix::pipe::splice(input, None, output, None, limit, SpliceFlags::NONBLOCK).unwrap_or(0);
         sink.count(moved);
-        self.wanted &= self.streaming || moved == 0;
+        self.count(moved);
         moved
+    }
+
+    /// `bytes`, or what may still be read of them.
+    fn within_limit(&self, bytes: usize) -> usize {
+        bytes.min(self.left.try_into().unwrap_or(usize::MAX))
+    }
+
+    /// So many bytes have been read: what a pull producer was asked for.
+    fn count(&mut self, moved: usize) {
+        self.left -= moved as u64;
+        self.wanted &= self.streaming || moved == 0;
     }
 
     /// Nothing where the bytes must be read instead.
