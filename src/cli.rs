@@ -21,8 +21,8 @@ Examples:
       a buffer of 64 KiB between a file and the network
   cat big | pcproxy --rate 10M | nc host 9000
       10 MiB a second in every interval, however the producer stutters
-  tar c /home | pcproxy --schedule 'Mon-00:00,512K 18:00,10M Sat-12:00,off' | ssh host 'cat > t'
-      slow by day, faster by night, unlimited from Saturday noon on
+  tar c /home | pcproxy --schedule '08:00,512K 18:00,10M' | ssh host 'cat > home.tar'
+      slow by day, faster by night
   pg_dump db | pcproxy --buffer 1G --low-water 25% | zstd > db.zst
       let the dump run ahead of the compressor by up to 1 GiB, and go on only when
       three quarters of that have been worked off
@@ -56,7 +56,7 @@ pub struct Cli {
     /// Larger pipes mean fewer and larger steps on both sides. The system may refuse to grow
     /// them beyond /proc/sys/fs/pipe-max-size; they then stay as they are. They are never
     /// shrunk.
-    #[arg(long, value_name = "SIZE|keep", default_value = "256K", value_parser = pipe_size, help_heading = "Buffer")]
+    #[arg(long, value_name = "SIZE|keep", default_value = "1M", value_parser = pipe_size, help_heading = "Buffer")]
     pipe_size: PipeSize,
 
     /// Feed the consumer at most RATE bytes a second

@@ -17,7 +17,7 @@ use rustix::time::{
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
-use crate::buffer::{Fifo, KernelPipe, Patience};
+use crate::buffer::{Fifo, Patience};
 use crate::config::{Config, Pace};
 use crate::proxy::{ProducerConsumerProxy, Watermarks};
 use crate::shaping::{Burst, Limit, TokenBucket};
@@ -35,9 +35,6 @@ const STEPS_A_LOOK: u32 = 64;
 
 /// Bytes moved straight from stdin to stdout in one step.
 const STRETCH: usize = 256 * 1024;
-
-/// Bytes of the kernel's pipe in front of the buffer: more does not make it faster.
-const PIPE: usize = 1 << 20;
 
 /// How a run ended without an error of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,16 +147,12 @@ impl EventLoop {
         let stdin = Watch::new(registry, &mut input, STDIN, Interest::READABLE)?;
         let stdout = Watch::new(registry, &mut output, STDOUT, Interest::WRITABLE)?;
 
-        let pipe = if Source::splices(&input) && Sink::splices(&output) {
-            Some(KernelPipe::new(config.buffer.min(PIPE))?)
-        } else {
-            None
-        };
+        let splices = Source::splices(&input) && Sink::splices(&output);
         let watermarks = Watermarks { high: config.buffer, low: config.low_water, prefetch: config.low_water + 1 };
         let bucket = TokenBucket::empty(None);
         let timer = Timer::new(registry, TIMER, TimerfdClockId::Monotonic)?;
         let timetable = Timer::new(registry, TIMETABLE, TimerfdClockId::Realtime)?;
-        let buffer = Fifo::new(config.buffer, pipe);
+        let buffer = Fifo::new(config.buffer, splices);
         let mut proxy = ProducerConsumerProxy::shaped(Sink::new(output), buffer, watermarks, true, bucket);
         // A producer that cannot be waited for is asked for each piece.
         let streaming = stdin.waits();

@@ -319,21 +319,31 @@ where
     /// When the shaper lets the next buffered bytes go; the past if it does so already,
     /// nothing while the buffer is empty or the shaper grants no more at all.
     pub fn due(&self) -> Option<Duration> {
-        if self.buffer.is_empty() { None } else { self.shaper.due(self.buffer.len() as u64) }
+        if self.buffer.is_empty() { None } else { self.shaper.due(self.wanted()) }
+    }
+
+    /// How many bytes the consumer could be given: what is held, and no end of them where the
+    /// producer has more waiting. So a small buffer does not make for small grants.
+    fn wanted(&self) -> u64 {
+        let prefetched = self.watermarks.prefetch > 0 && self.buffer.len() >= self.watermarks.prefetch;
+        let has_more = if self.producer_is_streaming { self.producer_paused } else { prefetched };
+        if self.producer.is_some() && has_more { u64::MAX } else { self.buffer.len() as u64 }
     }
 
     /// The single way to the consumer. Returns how many bytes it took: at most what the
     /// shaper grants.
     fn write_some_data(&mut self) -> Result<usize, C::Error> {
+        let wanted = self.wanted();
         let Some(consumer) = &mut self.consumer else { return Ok(0) };
-        let granted = self.shaper.grant(self.buffer.len() as u64);
+        let granted = self.shaper.grant(wanted);
         if granted == 0 {
             return Ok(0);
         }
-        let result = consumer.write(&mut self.buffer, granted as usize);
+        let offered = self.buffer.len().min(granted.try_into().unwrap_or(usize::MAX));
+        let result = consumer.write(&mut self.buffer, offered);
         let taken = *result.as_ref().unwrap_or(&0);
         self.shaper.refund(granted - taken as u64);
-        if self.i_am_streaming && (taken as u64) < granted {
+        if self.i_am_streaming && taken < offered {
             self.pause_producing();
         }
         result

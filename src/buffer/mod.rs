@@ -8,43 +8,73 @@ pub use chunks::Chunks;
 pub use patience::Patience;
 pub use pipe::{KernelPipe, Splice};
 
+use std::collections::VecDeque;
 use std::io;
 
 use crate::proxy::Buffer;
 
-/// First-in, first-out: a pipe of the kernel's in front, user memory behind it.
+/// First-in, first-out: pipes of the kernel's in front, user memory behind them.
 ///
 /// Bytes that are spliced in stay in the kernel and are spliced out again by reference. What
-/// the pipe has no slot for, or no permission, is held in [`Chunks`] until these have
+/// the pipes have no slot for, or no permission, is held in [`Chunks`] until these have
 /// drained. So a buffer of any size costs no copy as long as the consumer keeps up, and
 /// holds every byte of its capacity however small the producer's writes are.
 #[derive(Debug)]
 pub struct Fifo {
-    pipe: Option<KernelPipe>,
+    /// Filled one after the other; the first that is not full is the last there is.
+    pipes: VecDeque<KernelPipe>,
+    /// How many pipes there may be: none if one side does not splice.
+    most_pipes: usize,
+    /// Bytes to each.
+    pipe_size: usize,
     chunks: Chunks,
 }
 
 impl Fifo {
-    /// A buffer for at most `capacity` bytes, with a pipe in front if one is given.
-    pub fn new(capacity: usize, pipe: Option<KernelPipe>) -> Self {
-        Fifo { pipe, chunks: Chunks::new(capacity) }
+    /// The largest pipe that the system grants everyone, unless it was told otherwise.
+    const PIPE: usize = 1 << 20;
+    /// All pipes of a user share a quota of 64 MiB: leave the neighbours theirs.
+    const PIPES: usize = 16;
+
+    /// A buffer for at most `capacity` bytes, which may hold them in pipes if `splices`.
+    pub fn new(capacity: usize, splices: bool) -> Self {
+        Fifo {
+            pipes: VecDeque::new(),
+            most_pipes: if splices { Self::PIPES } else { 0 },
+            pipe_size: capacity.min(Self::PIPE),
+            chunks: Chunks::new(capacity),
+        }
     }
 
     /// Where spliced bytes may be put now: nowhere while bytes in memory are waiting, which
     /// they must not overtake.
     pub fn splice_end(&mut self) -> Option<&mut KernelPipe> {
-        if self.chunks.is_empty() { self.pipe.as_mut() } else { None }
+        if !self.chunks.is_empty() {
+            return None;
+        }
+        if self.pipes.back().is_none_or(KernelPipe::is_full) && self.pipes.len() < self.most_pipes {
+            match KernelPipe::new(self.pipe_size) {
+                // A small one is better than none, but not worth having twice.
+                Ok(pipe) if pipe.capacity() >= self.pipe_size || self.pipes.is_empty() => self.pipes.push_back(pipe),
+                _ => self.most_pipes = self.pipes.len(),
+            }
+        }
+        self.pipes.back_mut().filter(|last| !last.is_full())
     }
 
     /// Whether the next byte would be copied to memory that could be spliced once the
     /// consumer has made room.
     pub fn would_copy(&self) -> bool {
-        self.pipe.as_ref().is_some_and(|pipe| pipe.is_full() || !self.chunks.is_empty())
+        let full = self.pipes.len() == self.most_pipes && self.pipes.back().is_some_and(KernelPipe::is_full);
+        self.most_pipes > 0 && (full || !self.chunks.is_empty())
     }
 
     /// The front of the buffer.
     pub fn front(&mut self) -> Front<'_> {
-        match &mut self.pipe {
+        while self.pipes.len() > 1 && self.pipes[0].is_empty() {
+            self.pipes.pop_front();
+        }
+        match self.pipes.front_mut() {
             Some(pipe) if !pipe.is_empty() => Front::Pipe(pipe),
             _ => Front::Memory(&mut self.chunks),
         }
@@ -55,14 +85,15 @@ impl Fifo {
         &mut self.chunks
     }
 
-    /// Does without the pipe from now on, since one side refuses to splice. What the pipe
-    /// holds goes to memory.
+    /// Does without pipes from now on, since one side refuses to splice. What they hold goes
+    /// to memory.
     ///
     /// # Errors
     /// When the system has no memory left.
     pub fn give_up_splicing(&mut self) -> io::Result<()> {
-        if let Some(mut pipe) = self.pipe.take() {
-            self.chunks.prepend(&pipe.read_all()?)?;
+        self.most_pipes = 0;
+        while let Some(mut last) = self.pipes.pop_back() {
+            self.chunks.prepend(&last.read_all()?)?;
         }
         Ok(())
     }
@@ -79,7 +110,7 @@ pub enum Front<'a> {
 
 impl Buffer for Fifo {
     fn len(&self) -> usize {
-        self.pipe.as_ref().map_or(0, KernelPipe::len) + self.chunks.len()
+        self.pipes.iter().map(KernelPipe::len).sum::<usize>() + self.chunks.len()
     }
     fn append(&mut self, data: &[u8]) {
         self.chunks.append(data);

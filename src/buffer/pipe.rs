@@ -53,6 +53,11 @@ impl KernelPipe {
         self.len == 0
     }
 
+    /// Bytes there can be.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Whether as many bytes are held as there can be.
     pub fn is_full(&self) -> bool {
         self.len >= self.capacity
