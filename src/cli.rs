@@ -5,7 +5,7 @@ use clap::Parser;
 use pcproxy::buffer::Chunks;
 use pcproxy::config::{Config, Pace};
 use pcproxy::shaping::{Burst, Schedule};
-use pcproxy::units::{UnitError, parse_burst, parse_rate, parse_size, show_size};
+use pcproxy::units::{parse_burst, parse_rate, parse_size, show_size};
 
 const ABOUT: &str = "Moves stdin to stdout through a finite buffer, at a limited rate if you like";
 
@@ -42,8 +42,8 @@ pub struct Cli {
     /// Hold at most SIZE bytes
     ///
     /// From 1 byte to what the memory allows. Memory is taken only as the buffer fills.
-    #[arg(short, long, value_name = "SIZE", default_value = "64K", value_parser = parse_size, help_heading = "Buffer")]
-    buffer: u64,
+    #[arg(short, long, value_name = "SIZE", default_value = "64K", value_parser = buffer_size, help_heading = "Buffer")]
+    buffer: usize,
 
     /// Resume a paused producer once no more than this is held [default: 50%]
     ///
@@ -85,17 +85,23 @@ pub struct Cli {
     stop_after: Option<u64>,
 }
 
-/// A number of bytes, or a share of the buffer.
+/// A number of bytes, or a share of the buffer, in the user's words and in ours.
+#[derive(Clone, Debug)]
+struct Share {
+    text: String,
+    amount: Amount,
+}
+
 #[derive(Clone, Copy, Debug)]
-enum Share {
-    Bytes(u64),
+enum Amount {
+    Bytes(usize),
     Percent(f64),
 }
 
 #[derive(Clone, Copy, Debug)]
 enum PipeSize {
     Keep,
-    Grow(u64),
+    Grow(usize),
 }
 
 impl Cli {
@@ -116,34 +122,23 @@ impl Cli {
 
     /// What the options say together.
     fn config(&self) -> Result<Config> {
-        let buffer = usize::try_from(self.buffer).unwrap_or(usize::MAX);
-        if buffer == 0 {
-            bail!("invalid value '0' for '--buffer <SIZE>': nothing could pass; the least is 1");
-        }
-        let memory = rustix::system::sysinfo().totalram;
-        if self.buffer > memory as u64 || Chunks::could_hold(buffer).is_err() {
-            bail!(
-                "invalid value '{}' for '--buffer <SIZE>': more than the memory allows, which is {} in all",
-                show_size(self.buffer),
-                show_size(memory as u64),
-            );
-        }
-        let low_water = match self.low_water {
-            Share::Bytes(bytes) => bytes,
-            Share::Percent(percent) => (self.buffer as f64 * percent / 100.0) as u64,
+        let low_water = match self.low_water.amount {
+            Amount::Bytes(bytes) => bytes,
+            Amount::Percent(percent) => (self.buffer as f64 * percent / 100.0) as usize,
         };
         if low_water >= self.buffer {
             bail!(
-                "invalid value '{low_water}' for '--low-water <SIZE|N%>': must be below --buffer, which is {} bytes",
+                "invalid value '{}' for '--low-water <SIZE|N%>': must be below --buffer, which is {} bytes",
+                self.low_water.text,
                 self.buffer
             );
         }
         Ok(Config {
-            buffer,
-            low_water: low_water as usize,
+            buffer: self.buffer,
+            low_water,
             pipe_size: match self.pipe_size {
                 PipeSize::Keep => None,
-                PipeSize::Grow(size) => Some(size.try_into().unwrap_or(usize::MAX)),
+                PipeSize::Grow(size) => Some(size),
             },
             pace: match (self.rate, &self.schedule) {
                 (Some(rate), _) => Pace::Constant(rate),
@@ -164,16 +159,29 @@ fn in_one_line(text: &str) -> String {
     lines.join("; ").trim_start_matches("error: ").to_owned()
 }
 
-fn share(text: &str) -> std::result::Result<Share, String> {
-    match text.strip_suffix('%') {
-        None => parse_size(text).map(Share::Bytes).map_err(|error| format!("{error}; or a share such as 25%")),
-        Some(percent) => match percent.trim().parse::<f64>() {
-            Ok(percent) if (0.0..100.0).contains(&percent) => Ok(Share::Percent(percent)),
-            _ => Err("is not a share: use 0% to below 100%, such as 25%".into()),
-        },
+/// A size from 1 byte to what the memory allows.
+fn buffer_size(text: &str) -> Result<usize> {
+    let size = usize::try_from(parse_size(text)?).unwrap_or(usize::MAX);
+    if size == 0 {
+        bail!("nothing could pass: the least is 1");
     }
+    let memory = rustix::system::sysinfo();
+    let memory = memory.totalram as u64 * u64::from(memory.mem_unit);
+    if size as u64 > memory || Chunks::could_hold(size).is_err() {
+        bail!("more than the memory allows, which is {} in all", show_size(memory));
+    }
+    Ok(size)
 }
 
-fn pipe_size(text: &str) -> std::result::Result<PipeSize, UnitError> {
-    if text == "keep" { Ok(PipeSize::Keep) } else { parse_size(text).map(PipeSize::Grow) }
+fn share(text: &str) -> Result<Share> {
+    let amount = match text.strip_suffix('%').map(|percent| percent.trim().parse::<f64>()) {
+        Some(Ok(percent)) if (0.0..100.0).contains(&percent) => Amount::Percent(percent),
+        Some(_) => bail!("is not a share: use 0% to below 100%, such as 25%"),
+        None => Amount::Bytes(parse_size(text)?.try_into()?),
+    };
+    Ok(Share { text: text.to_owned(), amount })
+}
+
+fn pipe_size(text: &str) -> Result<PipeSize> {
+    if text == "keep" { Ok(PipeSize::Keep) } else { Ok(PipeSize::Grow(parse_size(text)?.try_into()?)) }
 }

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
 fn report(what: impl std::fmt::Display, undelivered: usize) {
     match undelivered {
         0 => say(&what.to_string()),
+        1 => say(&format!("{what}; 1 byte was read and not delivered")),
         _ => say(&format!("{what}; {undelivered} bytes were read and not delivered")),
     }
 }

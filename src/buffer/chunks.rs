@@ -11,10 +11,13 @@ use crate::proxy::Buffer;
 /// enough to stay in the second-level cache.
 const CHUNK: usize = 128 * 1024;
 
+/// How many emptied chunks are kept: mapping a fresh one costs more than filling it.
+const SPARE: usize = 16;
+
 /// Bytes in user memory, in chunks that are mapped when the buffer reaches them and unmapped
 /// when it has passed them.
 ///
-/// Memory is what is buffered, rounded up to a chunk or two, and not what could be. While
+/// Memory is what is buffered, and a few chunks, and not what could be. While
 /// the consumer keeps up, the same chunk is filled and emptied from its start and stays in
 /// the cache.
 ///
@@ -33,8 +36,8 @@ pub struct Chunks {
     len: usize,
     /// Size of a new chunk.
     size: usize,
-    /// A chunk that was emptied, so that a buffer on the edge of two does not map anew.
-    spare: Option<Chunk>,
+    /// Chunks that were emptied, to be filled again while their pages are there.
+    spare: Vec<Chunk>,
 }
 
 #[derive(Debug)]
@@ -48,7 +51,7 @@ struct Chunk {
 impl Chunks {
     /// An empty buffer, meant for at most `capacity` bytes: no chunk is larger.
     pub fn new(capacity: usize) -> Self {
-        Chunks { chunks: VecDeque::new(), len: 0, size: capacity.clamp(1, CHUNK), spare: None }
+        Chunks { chunks: VecDeque::new(), len: 0, size: capacity.clamp(1, CHUNK), spare: Vec::new() }
     }
 
     /// Whether the system would map `capacity` bytes at all; touches none of them.
@@ -66,7 +69,7 @@ impl Chunks {
     /// When the system has no memory left.
     pub fn writable(&mut self) -> io::Result<&mut [u8]> {
         if self.chunks.back().is_none_or(|last| last.end == last.bytes.len()) {
-            let chunk = match self.spare.take() {
+            let chunk = match self.spare.pop() {
                 Some(chunk) => chunk,
                 None => Chunk { bytes: MmapMut::map_anon(self.size)?, start: 0, end: 0 },
             };
@@ -120,12 +123,13 @@ impl Chunks {
     }
 
     /// The first chunk has been emptied: it is the next to be filled, from its start, or
-    /// goes back to the system if one is waiting already.
+    /// goes back to the system if enough are waiting already.
     fn recycle(&mut self) {
         if let Some(chunk) = self.chunks.pop_front()
             && chunk.bytes.len() == self.size
+            && self.spare.len() < SPARE
         {
-            self.spare = Some(Chunk { start: 0, end: 0, ..chunk });
+            self.spare.push(Chunk { start: 0, end: 0, ..chunk });
         }
     }
 }
@@ -210,13 +214,13 @@ mod tests {
     }
 
     #[test]
-    fn maps_no_more_than_what_is_held_and_two_chunks() {
+    fn maps_no_more_than_what_is_held_and_a_few_chunks() {
         let mut chunks = Chunks::new(1 << 40);
-        chunks.append(&vec![1; 10 * CHUNK]);
-        chunks.consume(10 * CHUNK);
-        assert!(chunks.chunks.is_empty());
+        chunks.append(&vec![1; 100 * CHUNK]);
+        assert_eq!((chunks.chunks.len(), chunks.spare.len()), (100, 0));
+        chunks.consume(100 * CHUNK);
+        assert_eq!((chunks.chunks.len(), chunks.spare.len()), (0, SPARE));
         chunks.append(b"x");
-        assert_eq!(chunks.chunks.len(), 1);
-        assert!(chunks.spare.is_none());
+        assert_eq!((chunks.chunks.len(), chunks.spare.len()), (1, SPARE - 1));
     }
 }

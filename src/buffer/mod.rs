@@ -33,8 +33,9 @@ pub struct Fifo {
 impl Fifo {
     /// The largest pipe that the system grants everyone, unless it was told otherwise.
     const PIPE: usize = 1 << 20;
-    /// All pipes of a user share a quota of 64 MiB: leave the neighbours theirs.
-    const PIPES: usize = 16;
+    /// Enough for 16 MiB, with the first and the last partly filled. All pipes of a user share
+    /// a quota of 64 MiB: leave the neighbours theirs.
+    const PIPES: usize = 18;
 
     /// A buffer for at most `capacity` bytes, which may hold them in pipes if `splices`.
     pub fn new(capacity: usize, splices: bool) -> Self {

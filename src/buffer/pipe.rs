@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, Result};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
@@ -61,6 +62,12 @@ impl KernelPipe {
     /// Whether as many bytes are held as there can be.
     pub fn is_full(&self) -> bool {
         self.len >= self.capacity
+    }
+
+    /// Whether another piece would find a slot.
+    pub fn has_slot(&self) -> bool {
+        let mut ends = [PollFd::new(&self.write_end, PollFlags::OUT)];
+        self.len == 0 || rustix::event::poll(&mut ends, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// Takes at most `limit` bytes, at least 1, from `fd`.

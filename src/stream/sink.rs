@@ -99,18 +99,24 @@ impl Consumer<Fifo> for Sink {
     fn unregister_producer(&mut self) {}
 
     fn write(&mut self, buffer: &mut Fifo, limit: usize) -> Result<usize, StreamError> {
-        match self.write_front(buffer, limit) {
-            Ok(moved) => {
-                self.count(moved);
-                Ok(moved)
+        let mut taken = 0;
+        while taken < limit {
+            match self.write_front(buffer, limit - taken) {
+                Ok(0) | Err(Errno::INTR) => break,
+                Ok(moved) => {
+                    taken += moved;
+                    self.count(moved);
+                }
+                Err(Errno::AGAIN) => {
+                    self.ready = false;
+                    break;
+                }
+                Err(error) if taken == 0 => return Err(StreamError::new(self.descriptor.side(), error)),
+                // What was taken counts first; the next write will fail again.
+                Err(_) => break,
             }
-            Err(Errno::AGAIN) => {
-                self.ready = false;
-                Ok(0)
-            }
-            Err(Errno::INTR) => Ok(0),
-            Err(error) => Err(StreamError::new(self.descriptor.side(), error)),
         }
+        Ok(taken)
     }
 
     fn finish(&mut self) {

@@ -113,8 +113,8 @@ impl Source {
         match pipe.splice_from(&self.descriptor, room)? {
             Splice::Moved(moved) => Ok(Some(Fill::Moved(moved))),
             Splice::End => Ok(Some(Fill::End)),
-            Splice::NotReady if pipe.is_empty() => Err(Errno::AGAIN),
-            // Either side: if the pipe is out of slots, reading will find what is there.
+            Splice::NotReady if pipe.has_slot() => Err(Errno::AGAIN),
+            // Many small pieces have taken up the slots: memory holds them closer together.
             Splice::NotReady => Ok(None),
             Splice::Refused => {
                 buffer.give_up_splicing().map_err(errno)?;

@@ -1,0 +1,151 @@
+//! What the user can say, and what pcproxy answers.
+
+mod support;
+
+use std::io::{Write, pipe};
+
+use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
+use support::{End, KIB, input_pipe, read_to_end, start, unread};
+
+/// Runs pcproxy with 1000 bytes on its stdin. Returns what it wrote to stdout, how it ended,
+/// and how many bytes it has left in stdin.
+fn run(options: &[&str]) -> (String, End, usize) {
+    let (theirs, mut ours, stdin) = input_pipe();
+    ours.write_all(&[b'x'; 1000]).unwrap();
+    drop(ours);
+    let (stdout, into) = pipe().unwrap();
+    let pcproxy = start(options, theirs, into);
+    let answer = String::from_utf8(read_to_end(stdout)).unwrap();
+    (answer, pcproxy.wait(), unread(stdin))
+}
+
+/// Runs pcproxy with `options`, which it refuses in one line with all of `words` in it, before
+/// it touches its stdin.
+#[track_caller]
+fn refuses(options: &[&str], words: &[&str]) {
+    let (answer, end, left) = run(options);
+    end.failed(2, words);
+    assert!(end.stderr.starts_with("pcproxy: "), "{end:?}");
+    assert_eq!((answer.as_str(), left), ("", 1000), "{options:?}");
+}
+
+#[test]
+fn a_buffer_that_holds_nothing_is_refused() {
+    refuses(&["--buffer", "0"], &["--buffer", "'0'", "the least is 1"]);
+}
+
+#[test]
+fn a_buffer_that_is_no_size_is_refused() {
+    for size in ["5X", "", "ten", "1.2.3", "64 quatloos"] {
+        refuses(&["--buffer", size], &["--buffer", &format!("'{size}'"), "64K", "64kB"]);
+    }
+    refuses(&["--buffer=-5"], &["--buffer", "'-5'", "64K"]);
+    refuses(&["--buffer"], &["--buffer", "SIZE"]);
+}
+
+#[test]
+fn a_buffer_beyond_the_memory_is_refused() {
+    refuses(&["--buffer", "1E"], &["--buffer", "'1E'", "memory"]);
+    refuses(&["--buffer", "99E"], &["--buffer", "'99E'", "too large"]);
+}
+
+#[test]
+fn a_low_water_mark_that_is_not_below_the_buffer_is_refused() {
+    for mark in ["64K", "65536", "1M"] {
+        refuses(&["--low-water", mark], &["--low-water", &format!("'{mark}'"), "below --buffer"]);
+    }
+    refuses(&["--buffer", "1", "--low-water", "1"], &["--low-water", "'1'", "below --buffer"]);
+}
+
+#[test]
+fn a_low_water_mark_that_is_no_share_is_refused() {
+    for mark in ["100%", "-1%", "ten%", "%", "NaN%", "101%"] {
+        refuses(&[&format!("--low-water={mark}")], &["--low-water", &format!("'{mark}'"), "25%"]);
+    }
+    refuses(&["--low-water", "foo"], &["--low-water", "'foo'", "64K"]);
+}
+
+#[test]
+fn a_pipe_size_that_is_no_size_is_refused() {
+    refuses(&["--pipe-size", "foo"], &["--pipe-size", "'foo'", "64K", "keep"]);
+}
+
+#[test]
+fn what_is_no_option_is_refused() {
+    refuses(&["--bufer", "64K"], &["--bufer", "--buffer"]);
+    refuses(&["--no-such-option"], &["--no-such-option", "--help"]);
+    refuses(&["-Z"], &["-Z", "--help"]);
+    refuses(&["file"], &["file", "--help"]);
+}
+
+#[test]
+fn every_way_to_write_a_size_is_accepted() {
+    for size in ["1", "4096", "64K", "64KiB", "64kB", "1.5M", "2m", "1G"] {
+        let (answer, end, left) = run(&["--buffer", size]);
+        end.succeeded(size);
+        assert_eq!((answer.len(), left), (1000, 0), "{size}");
+    }
+    for mark in ["0", "0%", "50%", "99.9%", "65535"] {
+        run(&["--low-water", mark]).1.succeeded(mark);
+    }
+}
+
+#[test]
+fn the_short_help_names_the_options() {
+    let (answer, end, left) = run(&["-h"]);
+    end.succeeded("-h");
+    assert_eq!(left, 1000);
+    for word in ["Usage: pcproxy", "--buffer", "--low-water", "--pipe-size", "--help", "--version"] {
+        assert!(answer.contains(word), "{word} is missing in {answer}");
+    }
+}
+
+#[test]
+fn the_help_has_headings_and_ends_with_examples() {
+    let (answer, end, left) = run(&["--help"]);
+    end.succeeded("--help");
+    assert_eq!(left, 1000);
+    let mut rest = answer.as_str();
+    for heading in ["Usage: pcproxy", "\nOptions:\n", "\nBuffer:\n", "\nExamples:\n", "\nExit status:"] {
+        let at = rest.find(heading).unwrap_or_else(|| panic!("{heading} is missing, or in another place, in {answer}"));
+        rest = &rest[at..];
+    }
+    assert!(rest.len() < 1000, "too much behind the examples: {rest}");
+}
+
+#[test]
+fn the_version_is_that_of_the_package() {
+    for option in ["-V", "--version"] {
+        let (answer, end, left) = run(&[option]);
+        end.succeeded(option);
+        assert_eq!(answer, concat!("pcproxy ", env!("CARGO_PKG_VERSION"), "\n"));
+        assert_eq!(left, 1000);
+    }
+}
+
+#[test]
+fn the_neighbours_pipes_are_grown_or_kept_but_never_shrunk() {
+    let (small, large) = (64 * KIB, 1024 * KIB);
+    for (option, before, after) in [
+        ("keep", [small, small], [small, small]),
+        ("keep", [large, 4 * KIB], [large, 4 * KIB]),
+        ("512K", [small, small], [512 * KIB, 512 * KIB]),
+        ("512K", [large, small], [large, 512 * KIB]),
+        ("512K", [small, large], [512 * KIB, large]),
+        ("1", [small, large], [small, large]),
+        // More than the system allows: they stay, and the bytes pass.
+        ("1T", [small, large], [small, large]),
+    ] {
+        let (theirs, mut ours, stdin) = input_pipe();
+        let (stdout, into) = pipe().unwrap();
+        fcntl_setpipe_size(&ours, before[0]).unwrap();
+        fcntl_setpipe_size(&into, before[1]).unwrap();
+        let pcproxy = start(&["--pipe-size", option], theirs, into);
+        ours.write_all(b"hello").unwrap();
+        assert_eq!(support::read_exactly(&stdout, 5), b"hello");
+        let sizes = [fcntl_getpipe_size(&stdin).unwrap(), fcntl_getpipe_size(&stdout).unwrap()];
+        assert_eq!(sizes, after, "--pipe-size {option}, before: {before:?}");
+        drop(ours);
+        pcproxy.wait().succeeded(option);
+    }
+}

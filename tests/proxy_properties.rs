@@ -1,0 +1,551 @@
+//! What holds of the proxy whatever its two neighbours do: random producers, consumers,
+//! watermarks and limits, in simulated time.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::iter::Cycle;
+use std::time::Duration;
+
+use pcproxy::proxy::{Buffer, Consumer, Producer, ProducerConsumerProxy, Watermarks};
+use pcproxy::shaping::{Limit, TokenBucket};
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseResult;
+
+fn config() -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// The byte at one place of the stream: hard to mistake for its neighbours.
+fn byte_of_stream(at: usize) -> u8 {
+    ((at as u32).wrapping_mul(2_654_435_761) >> 24) as u8
+}
+
+/// The simplest buffer.
+#[derive(Default)]
+struct Deque(VecDeque<u8>);
+
+impl Buffer for Deque {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn append(&mut self, data: &[u8]) {
+        self.0.extend(data);
+    }
+}
+
+/// How one attempt to read or write goes: so many bytes at most, and whether the side is
+/// still ready afterwards. No byte and still ready is an attempt that was interrupted.
+type Attempt = (usize, bool);
+
+/// Attempts for ever, of which some succeed.
+fn attempts() -> impl Strategy<Value = Vec<Attempt>> {
+    let amount = || prop_oneof![2 => 0..4usize, 2 => 1..40usize, 1 => Just(usize::MAX)];
+    (prop::collection::vec((amount(), any::<bool>()), 0..6), 1..40usize).prop_map(|(mut attempts, amount)| {
+        attempts.push((amount, true));
+        attempts
+    })
+}
+
+/// A producer of the stream up to `end`.
+struct Upstream {
+    attempts: Cycle<std::vec::IntoIter<Attempt>>,
+    streaming: bool,
+    end: usize,
+    /// Where in the stream it is.
+    at: usize,
+    wanted: bool,
+    ready: bool,
+    stopped: bool,
+}
+
+impl Upstream {
+    fn new(attempts: Vec<Attempt>, streaming: bool, end: usize) -> Self {
+        let attempts = attempts.into_iter().cycle();
+        Upstream { attempts, streaming, end, at: 0, wanted: streaming, ready: true, stopped: false }
+    }
+
+    fn can_produce(&self) -> bool {
+        self.wanted && self.ready
+    }
+
+    /// Puts at most `room` bytes into `buffer`. Returns whether there are more to come.
+    fn fill(&mut self, buffer: &mut Deque, room: usize) -> bool {
+        if self.at == self.end {
+            return false;
+        }
+        let moved = self.attempt(room);
+        buffer.append(&self.next(moved));
+        true
+    }
+
+    /// The next `len` bytes.
+    fn next(&mut self, len: usize) -> Vec<u8> {
+        let from = self.at;
+        self.at += len;
+        (from..self.at).map(byte_of_stream).collect()
+    }
+
+    fn attempt(&mut self, most: usize) -> usize {
+        let (amount, ready) = self.attempts.next().expect("for ever");
+        let moved = amount.min(most).min(self.end - self.at);
+        self.ready = ready;
+        // A pull producer has done what it was asked for.
+        self.wanted &= self.streaming || moved == 0;
+        moved
+    }
+}
+
+impl Producer for Upstream {
+    fn pause_producing(&mut self) {
+        self.wanted = false;
+    }
+    fn resume_producing(&mut self) {
+        self.wanted = true;
+    }
+    fn stop_producing(&mut self) {
+        self.wanted = false;
+        self.stopped = true;
+    }
+}
+
+/// A consumer that checks that it gets the stream, in order and without gaps.
+struct Downstream {
+    attempts: Cycle<std::vec::IntoIter<Attempt>>,
+    taken: usize,
+    ready: bool,
+    finished: bool,
+}
+
+impl Downstream {
+    fn new(attempts: Vec<Attempt>) -> Self {
+        Downstream { attempts: attempts.into_iter().cycle(), taken: 0, ready: true, finished: false }
+    }
+
+    fn attempt(&mut self, most: usize) -> usize {
+        let (amount, ready) = self.attempts.next().expect("for ever");
+        self.ready = ready;
+        amount.min(most)
+    }
+
+    fn take(&mut self, byte: u8) {
+        assert_eq!(byte, byte_of_stream(self.taken), "byte {} of the stream", self.taken);
+        self.taken += 1;
+    }
+}
+
+impl Consumer<Deque> for Downstream {
+    type Error = Infallible;
+    fn register_producer(&mut self, _streaming: bool) {}
+    fn unregister_producer(&mut self) {}
+
+    fn write(&mut self, buffer: &mut Deque, limit: usize) -> Result<usize, Infallible> {
+        assert!(limit <= buffer.len(), "{limit} bytes to be taken of {}", buffer.len());
+        let taken = self.attempt(limit);
+        buffer.0.drain(..taken).for_each(|byte| self.take(byte));
+        Ok(taken)
+    }
+
+    fn finish(&mut self) {
+        assert!(!self.finished, "finished twice");
+        self.finished = true;
+    }
+}
+
+type Proxy = ProducerConsumerProxy<Upstream, Downstream, Deque, TokenBucket>;
+
+/// Two neighbours, and the proxy between them.
+#[derive(Clone, Debug)]
+struct Setup {
+    upstream: Vec<Attempt>,
+    downstream: Vec<Attempt>,
+    streaming: bool,
+    end: usize,
+    watermarks: Watermarks,
+    limit: Option<Limit>,
+}
+
+impl Setup {
+    fn proxy(&self, i_am_streaming: bool) -> Proxy {
+        let downstream = Downstream::new(self.downstream.clone());
+        let bucket = TokenBucket::empty(self.limit);
+        let mut proxy = Proxy::shaped(downstream, Deque::default(), self.watermarks, i_am_streaming, bucket);
+        let upstream = Upstream::new(self.upstream.clone(), self.streaming, self.end);
+        proxy.register_producer(upstream, self.streaming).expect("the first");
+        proxy
+    }
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    let watermarks = (1..100usize)
+        .prop_flat_map(|high| (Just(high), 0..high, 1..=high))
+        .prop_map(|(high, low, prefetch)| Watermarks { high, low, prefetch });
+    let limit = (1..2000u64, 1..100u64)
+        .prop_flat_map(|(rate, burst)| (Just(rate), Just(burst), 1..=burst))
+        .prop_map(|(rate, burst, quantum)| Limit { rate, burst, quantum });
+    (attempts(), attempts(), any::<bool>(), 0..400usize, watermarks, prop::option::of(limit)).prop_map(
+        |(upstream, downstream, streaming, end, watermarks, limit)| Setup {
+            upstream,
+            downstream,
+            streaming,
+            end,
+            watermarks,
+            limit,
+        },
+    )
+}
+
+fn consumer(proxy: &Proxy) -> &Downstream {
+    proxy.consumer().expect("not stopped")
+}
+
+/// The event loop of the program, with neighbours that exist only here.
+struct EventLoop {
+    proxy: Proxy,
+    now: Duration,
+    /// Which of several events comes first.
+    luck: Cycle<std::vec::IntoIter<usize>>,
+    /// Bytes straight from producer to consumer, at each attempt.
+    passes: Cycle<std::vec::IntoIter<Attempt>>,
+    /// When how many bytes had been delivered.
+    deliveries: Vec<(Duration, usize)>,
+    steps_left: usize,
+}
+
+/// What the event loop can be waiting for.
+enum Wake {
+    Readable,
+    Writable,
+    Timer(Duration),
+}
+
+impl EventLoop {
+    fn new(setup: &Setup, luck: Vec<usize>, passes: Vec<Attempt>) -> Self {
+        EventLoop {
+            proxy: setup.proxy(true),
+            now: Duration::ZERO,
+            luck: luck.into_iter().cycle(),
+            passes: passes.into_iter().cycle(),
+            deliveries: vec![(Duration::ZERO, 0)],
+            // At least one in seven attempts moves a byte, in or out, and no step has more than
+            // two; after each sleep comes a step.
+            steps_left: 64 * (setup.end + 2),
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        consumer(&self.proxy).finished
+    }
+
+    /// Takes a step, or sleeps until there may be one to take.
+    fn turn(&mut self) -> TestCaseResult {
+        prop_assert!(self.steps_left > 0, "no end: {:?}", self.proxy);
+        self.steps_left -= 1;
+        let was_paused = self.proxy.producer_paused();
+        if !self.work() {
+            self.sleep()?;
+        }
+        check(&self.proxy, was_paused)
+    }
+
+    /// Takes a step if one can be taken now.
+    fn work(&mut self) -> bool {
+        self.proxy.drip(self.now);
+        if consumer(&self.proxy).ready && self.proxy.due().is_some_and(|due| due <= self.now) {
+            let Ok(()) = self.proxy.resume_producing();
+        } else if self.proxy.producer().is_some_and(Upstream::can_produce) {
+            let (amount, _) = self.passes.next().expect("for ever");
+            let moved = self.proxy.pass_through(1000, |upstream, downstream, limit| {
+                let moved = amount.min(limit).min(upstream.end - upstream.at);
+                upstream.next(moved).into_iter().for_each(|byte| downstream.take(byte));
+                upstream.wanted &= upstream.streaming || moved == 0;
+                moved
+            });
+            if moved == 0 {
+                let Ok(more) = self.proxy.write_with(|upstream, buffer, room| {
+                    assert!(room > 0, "a producer that is wanted has no room");
+                    upstream.fill(buffer, room)
+                });
+                if more == Some(false) {
+                    self.proxy.finish();
+                }
+            }
+        } else {
+            return false;
+        }
+        let taken = consumer(&self.proxy).taken;
+        if self.deliveries.last().is_none_or(|last| last.1 < taken) {
+            self.deliveries.push((self.now, taken));
+        }
+        true
+    }
+
+    /// Sleeps until the first of what it waits for; an error if nothing would ever wake it.
+    fn sleep(&mut self) -> TestCaseResult {
+        let mut wakes = Vec::new();
+        if self.proxy.producer().is_some_and(|upstream| upstream.wanted) {
+            wakes.push(Wake::Readable);
+        }
+        let waiting = !consumer(&self.proxy).ready && self.proxy.buffered() > 0;
+        if waiting {
+            wakes.push(Wake::Writable);
+        }
+        if let Some(due) = self.proxy.due().filter(|_| !waiting) {
+            wakes.push(Wake::Timer(due));
+        }
+        prop_assert!(!wakes.is_empty(), "asleep for ever: {:?}", self.proxy);
+        let luck = self.luck.next().expect("for ever");
+        let later = self.now + Duration::from_micros(luck as u64 * 100);
+        match wakes.swap_remove(luck % wakes.len()) {
+            Wake::Timer(due) => self.now = due,
+            Wake::Readable => {
+                self.now = later;
+                self.proxy.producer_mut().into_iter().for_each(|upstream| upstream.ready = true);
+            }
+            Wake::Writable => {
+                self.now = later;
+                self.proxy.consumer_mut().into_iter().for_each(|downstream| downstream.ready = true);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What holds between any two steps.
+fn check(proxy: &Proxy, was_paused: bool) -> TestCaseResult {
+    let (held, Watermarks { high, low, .. }) = (proxy.buffered(), proxy.watermarks());
+    prop_assert!(held <= high, "{held} bytes held, {high} allowed");
+    if let Some(upstream) = proxy.producer() {
+        prop_assert_eq!(upstream.at, consumer(proxy).taken + held, "bytes produced, and bytes delivered or held");
+    }
+    let Some(upstream) = proxy.producer().filter(|upstream| upstream.streaming) else { return Ok(()) };
+    let paused = proxy.producer_paused();
+    prop_assert_eq!(upstream.wanted, !paused, "the producer and the proxy disagree");
+    prop_assert!(paused || held < high, "not paused with {} held", held);
+    prop_assert!(!paused || held > low, "not resumed with {} held", held);
+    prop_assert!(paused == was_paused || if paused { held >= high } else { held <= low }, "{} held", held);
+    Ok(())
+}
+
+fn luck() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(0..100usize, 1..10)
+}
+
+/// Something that happens to a proxy, in any order.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Write(usize),
+    Fill,
+    Pass(usize),
+    Pause,
+    Resume,
+    Time(Duration),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        2 => (0..60usize).prop_map(Event::Write),
+        3 => Just(Event::Fill),
+        1 => (0..60usize).prop_map(Event::Pass),
+        1 => Just(Event::Pause),
+        4 => Just(Event::Resume),
+        1 => (0..1000u64).prop_map(|millis| Event::Time(Duration::from_millis(millis))),
+    ];
+    prop::collection::vec(event, 1..60)
+}
+
+/// Makes `event` happen, whether or not the producer was told to pause.
+fn happen(proxy: &mut Proxy, event: Event, now: &mut Duration) {
+    match event {
+        Event::Write(len) => {
+            let data = proxy.producer_mut().map(|upstream| upstream.next(len)).unwrap_or_default();
+            let Ok(()) = proxy.write(&data);
+        }
+        Event::Fill => {
+            let Ok(_) = proxy.write_with(Upstream::fill);
+        }
+        Event::Pass(amount) => {
+            proxy.pass_through(100, |upstream, downstream, limit| {
+                let moved = amount.min(limit);
+                upstream.next(moved).into_iter().for_each(|byte| downstream.take(byte));
+                moved
+            });
+        }
+        Event::Pause => proxy.pause_producing(),
+        Event::Resume => {
+            let Ok(()) = proxy.resume_producing();
+        }
+        Event::Time(time) => {
+            *now += time;
+            proxy.drip(*now);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn the_event_loop_delivers_everything_in_order_and_never_waits_for_nothing(
+        setup in setup(),
+        luck in luck(),
+        passes in attempts(),
+    ) {
+        let mut event_loop = EventLoop::new(&setup, luck, passes);
+        while !event_loop.is_finished() {
+            event_loop.turn()?;
+        }
+        prop_assert_eq!(consumer(&event_loop.proxy).taken, setup.end);
+        prop_assert_eq!(event_loop.proxy.buffered(), 0);
+    }
+
+    #[test]
+    fn a_shaped_event_loop_keeps_to_the_limit_in_every_interval(
+        setup in setup(),
+        limit in (1..2000u64, 1..100u64),
+        luck in luck(),
+        passes in attempts(),
+    ) {
+        let limit = Limit::new(limit.0, limit.1);
+        let mut event_loop = EventLoop::new(&Setup { limit: Some(limit), ..setup }, luck, passes);
+        while !event_loop.is_finished() {
+            event_loop.turn()?;
+        }
+        let deliveries = &event_loop.deliveries;
+        for (at, &(from, _)) in deliveries.iter().enumerate().skip(1) {
+            let before = deliveries[at - 1].1;
+            for &(to, after) in &deliveries[at..] {
+                let allowed = limit.burst as u128 * 1_000_000_000 + (to - from).as_nanos() * limit.rate as u128;
+                prop_assert!((after - before) as u128 * 1_000_000_000 <= allowed, "from {:?} to {:?}", from, to);
+            }
+        }
+    }
+
+    #[test]
+    fn an_input_that_is_ended_early_is_still_delivered_as_far_as_it_was_read(
+        setup in setup(),
+        luck in luck(),
+        passes in attempts(),
+        early in 0..200usize,
+    ) {
+        let mut event_loop = EventLoop::new(&setup, luck, passes);
+        for _ in 0..early {
+            if !event_loop.is_finished() {
+                event_loop.turn()?;
+            }
+        }
+        if let Some(read) = event_loop.proxy.producer().map(|upstream| upstream.at) {
+            event_loop.proxy.finish();
+            while !event_loop.is_finished() {
+                event_loop.turn()?;
+            }
+            prop_assert_eq!(consumer(&event_loop.proxy).taken, read);
+        }
+    }
+
+    #[test]
+    fn any_order_of_events_keeps_the_bytes_and_the_watermarks(
+        setup in setup(),
+        i_am_streaming: bool,
+        events in events(),
+    ) {
+        let mut proxy = Setup { end: usize::MAX / 2, ..setup }.proxy(i_am_streaming);
+        let mut now = Duration::ZERO;
+        for event in events {
+            let (paused, before) = (proxy.producer_paused(), proxy.buffered());
+            happen(&mut proxy, event, &mut now);
+
+            let (held, Watermarks { high, low, .. }) = (proxy.buffered(), proxy.watermarks());
+            prop_assert_eq!(proxy.producer().map(|upstream| upstream.at), Some(consumer(&proxy).taken + held));
+            let expected = match event {
+                Event::Write(_) | Event::Fill => paused || setup.streaming && held >= high,
+                Event::Resume => paused && held > low,
+                Event::Pass(_) | Event::Pause | Event::Time(_) => paused,
+            };
+            prop_assert_eq!(proxy.producer_paused(), expected, "{} held after {:?}", held, event);
+            if !matches!(event, Event::Write(_)) {
+                prop_assert!(held <= high.max(before), "{} held after {:?}", held, event);
+            }
+        }
+    }
+
+    #[test]
+    fn a_consumer_that_leaves_stops_the_producer_and_what_is_held_stays_counted(
+        setup in setup(),
+        i_am_streaming: bool,
+        events in events(),
+    ) {
+        let mut proxy = Setup { end: usize::MAX / 2, ..setup }.proxy(i_am_streaming);
+        let mut now = Duration::ZERO;
+        for event in events {
+            happen(&mut proxy, event, &mut now);
+        }
+        let held = proxy.buffered();
+
+        proxy.stop_producing();
+
+        prop_assert!(proxy.stopped());
+        prop_assert!(proxy.consumer().is_none());
+        prop_assert!(proxy.producer().is_some_and(|upstream| upstream.stopped && !upstream.wanted));
+        prop_assert_eq!(proxy.buffered(), held);
+        for event in [Event::Pause, Event::Time(Duration::from_secs(3600)), Event::Resume] {
+            happen(&mut proxy, event, &mut now);
+            prop_assert_eq!(proxy.buffered(), held);
+        }
+        proxy.finish();
+        prop_assert_eq!(proxy.buffered(), held);
+        prop_assert!(proxy.producer().is_none());
+    }
+
+    #[test]
+    fn the_state_is_what_debug_prints(setup in setup(), i_am_streaming: bool, events in events(), stop: bool) {
+        let mut proxy = Setup { end: usize::MAX / 2, ..setup }.proxy(i_am_streaming);
+        let mut now = Duration::ZERO;
+        for event in events {
+            happen(&mut proxy, event, &mut now);
+        }
+        if stop {
+            proxy.stop_producing();
+        }
+        let printed = format!("{proxy:?}");
+        for (name, value) in [
+            ("buffered", format!("{:?}", proxy.buffered())),
+            ("watermarks", format!("{:?}", proxy.watermarks())),
+            ("paused", format!("{:?}", proxy.paused())),
+            ("producer_paused", format!("{:?}", proxy.producer_paused())),
+            ("unregistered", format!("{:?}", proxy.unregistered())),
+            ("outstanding_pull", format!("{:?}", proxy.outstanding_pull())),
+            ("producer_is_streaming", format!("{:?}", proxy.producer_is_streaming())),
+            ("i_am_streaming", format!("{:?}", proxy.i_am_streaming())),
+            ("stopped", format!("{:?}", proxy.stopped())),
+        ] {
+            prop_assert!(printed.contains(&format!(" {name}: {value},")), "{} is not {} in {}", name, value, printed);
+        }
+    }
+}
+
+#[test]
+fn a_push_producer_is_told_to_pause_at_the_high_mark_and_to_resume_at_the_low_one() {
+    let setup = Setup {
+        upstream: vec![(4, true)],
+        downstream: vec![(3, true)],
+        streaming: true,
+        end: 100,
+        watermarks: Watermarks { high: 10, low: 5, prefetch: 0 },
+        limit: None,
+    };
+    let mut proxy = setup.proxy(true);
+    proxy.pause_producing();
+    let mut rooms = Vec::new();
+    while proxy.producer().is_some_and(Upstream::can_produce) && rooms.len() < 10 {
+        let Ok(_) = proxy.write_with(|upstream, buffer, room| {
+            rooms.push(room);
+            upstream.fill(buffer, room)
+        });
+    }
+    assert_eq!(rooms, [10, 6, 2], "the last piece is cut to the room that is left");
+    assert_eq!((proxy.buffered(), proxy.producer_paused()), (10, true));
+    let Ok(()) = proxy.resume_producing();
+    assert_eq!((proxy.buffered(), proxy.producer_paused()), (7, true));
+    let Ok(()) = proxy.resume_producing();
+    assert_eq!((proxy.buffered(), proxy.producer_paused()), (4, false));
+}
