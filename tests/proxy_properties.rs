@@ -549,3 +549,25 @@ fn a_push_producer_is_told_to_pause_at_the_high_mark_and_to_resume_at_the_low_on
     let Ok(()) = proxy.resume_producing();
     assert_eq!((proxy.buffered(), proxy.producer_paused()), (4, false));
 }
+
+#[test]
+fn tokens_for_bytes_that_did_not_go_out_stay_in_the_bucket() {
+    let setup = Setup {
+        upstream: vec![(usize::MAX, true)],
+        downstream: vec![(3, true)],
+        streaming: true,
+        end: 100,
+        watermarks: Watermarks::at(50),
+        limit: Some(Limit::new(1, 10)),
+    };
+    let mut proxy = setup.proxy(true);
+    let mut now = Duration::ZERO;
+    happen(&mut proxy, Event::Time(Duration::from_secs(10)), &mut now);
+    happen(&mut proxy, Event::Pass(0), &mut now);
+    happen(&mut proxy, Event::Pass(2), &mut now);
+    happen(&mut proxy, Event::Fill, &mut now);
+    for _ in 0..5 {
+        happen(&mut proxy, Event::Resume, &mut now);
+    }
+    assert_eq!(consumer(&proxy).taken, 10, "all of the bucket, and no more");
+}

@@ -129,13 +129,6 @@ impl<P> TokenBucket<P> {
     }
 }
 
-impl Limit {
-    /// The least that is granted where `want` bytes are wanted.
-    fn least(&self, want: u64) -> u64 {
-        want.min(self.quantum).min(self.burst)
-    }
-}
-
 impl<P: Shaper> Shaper for TokenBucket<P> {
     fn drip(&mut self, now: Duration) {
         self.parent.drip(now);
@@ -147,15 +140,17 @@ impl<P: Shaper> Shaper for TokenBucket<P> {
         self.last = self.last.max(now);
     }
 
-    fn grant(&mut self, want: u64) -> u64 {
-        let Some(limit) = self.limit else { return self.parent.grant(want) };
-        let whole = (self.tokens / TOKENS_A_BYTE) as u64;
-        if want == 0 || whole < limit.least(want) {
+    fn take(&mut self, least: u64, most: u64) -> u64 {
+        if self.limit.is_none() {
+            return self.parent.take(least, most);
+        }
+        let most = most.min((self.tokens / TOKENS_A_BYTE) as u64);
+        if most < least {
             return 0;
         }
-        let granted = self.parent.grant(want.min(whole));
-        self.tokens -= in_tokens(granted);
-        granted
+        let taken = self.parent.take(least, most);
+        self.tokens -= in_tokens(taken);
+        taken
     }
 
     fn refund(&mut self, unused: u64) {
@@ -165,10 +160,9 @@ impl<P: Shaper> Shaper for TokenBucket<P> {
         }
     }
 
-    fn due(&self, want: u64) -> Option<Duration> {
-        let Some(limit) = self.limit else { return self.parent.due(want) };
-        let least = limit.least(want);
-        let missing = in_tokens(least).saturating_sub(self.tokens);
+    fn due_for(&self, bytes: u64) -> Option<Duration> {
+        let Some(limit) = self.limit else { return self.parent.due_for(bytes) };
+        let missing = in_tokens(bytes).saturating_sub(self.tokens);
         let own = match missing {
             0 => Duration::ZERO,
             _ if limit.rate == 0 => return None,
@@ -177,7 +171,15 @@ impl<P: Shaper> Shaper for TokenBucket<P> {
                 self.last.saturating_add(Duration::from_nanos(nanos.try_into().unwrap_or(u64::MAX)))
             }
         };
-        Some(own.max(self.parent.due(least)?))
+        Some(own.max(self.parent.due_for(bytes)?))
+    }
+
+    fn depth(&self) -> u64 {
+        self.limit.map_or(u64::MAX, |limit| limit.burst).min(self.parent.depth())
+    }
+
+    fn quantum(&self) -> u64 {
+        self.limit.map_or(1, |limit| limit.quantum).max(self.parent.quantum())
     }
 }
 

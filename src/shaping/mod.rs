@@ -14,13 +14,37 @@ use std::time::Duration;
 pub trait Shaper {
     /// Lets time pass up to `now`, on any clock; an earlier `now` changes nothing.
     fn drip(&mut self, now: Duration);
-    /// Takes tokens for at most `want` bytes and returns for how many.
-    fn grant(&mut self, want: u64) -> u64;
+
+    /// Takes tokens for at most `most` bytes and returns for how many; 0, and takes none, where
+    /// fewer than `least` are due. `least` is at most `most`.
+    fn take(&mut self, least: u64, most: u64) -> u64;
+
     /// Gives back tokens of the latest grant that were not used.
     fn refund(&mut self, unused: u64);
-    /// The earliest time at which `grant(want)` would grant something, if nothing else
-    /// takes tokens; zero or the past if it would do so now, nothing if it never will.
-    fn due(&self, want: u64) -> Option<Duration>;
+
+    /// The earliest time at which tokens for `bytes` are due, if nothing else takes any; zero
+    /// or the past if they are now, nothing if they never will be.
+    fn due_for(&self, bytes: u64) -> Option<Duration>;
+
+    /// The most bytes that can ever be granted at once.
+    fn depth(&self) -> u64;
+
+    /// Bytes worth waiting for: where more is wanted, nothing is granted until so many are
+    /// due, as far as [`depth`](Self::depth) allows.
+    fn quantum(&self) -> u64;
+
+    /// Takes tokens for at most `want` bytes and returns for how many; 0 until it is
+    /// [`due`](Self::due).
+    fn grant(&mut self, want: u64) -> u64 {
+        let least = want.min(self.quantum()).min(self.depth());
+        if least == 0 { 0 } else { self.take(least, want) }
+    }
+
+    /// The earliest time at which `grant(want)` would grant something, as with
+    /// [`due_for`](Self::due_for).
+    fn due(&self, want: u64) -> Option<Duration> {
+        self.due_for(want.min(self.quantum()).min(self.depth()))
+    }
 }
 
 /// No limit at all.
@@ -29,12 +53,18 @@ pub struct Unshaped;
 
 impl Shaper for Unshaped {
     fn drip(&mut self, _now: Duration) {}
-    fn grant(&mut self, want: u64) -> u64 {
-        want
+    fn take(&mut self, _least: u64, most: u64) -> u64 {
+        most
     }
     fn refund(&mut self, _unused: u64) {}
-    fn due(&self, _want: u64) -> Option<Duration> {
+    fn due_for(&self, _bytes: u64) -> Option<Duration> {
         Some(Duration::ZERO)
+    }
+    fn depth(&self) -> u64 {
+        u64::MAX
+    }
+    fn quantum(&self) -> u64 {
+        1
     }
 }
 
@@ -43,13 +73,19 @@ impl<S: Shaper> Shaper for Rc<RefCell<S>> {
     fn drip(&mut self, now: Duration) {
         self.borrow_mut().drip(now);
     }
-    fn grant(&mut self, want: u64) -> u64 {
-        self.borrow_mut().grant(want)
+    fn take(&mut self, least: u64, most: u64) -> u64 {
+        self.borrow_mut().take(least, most)
     }
     fn refund(&mut self, unused: u64) {
         self.borrow_mut().refund(unused);
     }
-    fn due(&self, want: u64) -> Option<Duration> {
-        self.borrow().due(want)
+    fn due_for(&self, bytes: u64) -> Option<Duration> {
+        self.borrow().due_for(bytes)
+    }
+    fn depth(&self) -> u64 {
+        self.borrow().depth()
+    }
+    fn quantum(&self) -> u64 {
+        self.borrow().quantum()
     }
 }
