@@ -197,9 +197,8 @@ where
 
     /// No more data will come from the producer; what is buffered still goes out.
     pub fn unregister_producer(&mut self) {
-        if self.producer.take().is_some() {
-            self.unregistered = true;
-        }
+        self.producer = None;
+        self.unregistered = true;
         if self.buffer.is_empty() {
             self.release_consumer();
         }
@@ -414,7 +413,7 @@ impl<P, C, B: Buffer, S> ProducerConsumerProxy<P, C, B, S> {
     pub fn producer_paused(&self) -> bool {
         self.producer_paused
     }
-    /// A producer was registered and has been unregistered.
+    /// No more data is to come: `unregister_producer` or `finish` was the latest word.
     pub fn unregistered(&self) -> bool {
         self.unregistered
     }
