@@ -496,3 +496,14 @@ fn the_largest_bucket_at_the_highest_rate_is_refilled_within_a_second() {
     assert_eq!(bucket.grant(u64::MAX), u64::MAX);
     assert_eq!(bucket.due(1), Some(Duration::MAX));
 }
+
+#[test]
+fn a_wait_of_more_than_centuries_is_exact_too() {
+    let mut bucket = TokenBucket::empty(Limit { rate: 1, burst: u64::MAX, quantum: u64::MAX });
+    let due = Duration::from_secs(u64::MAX);
+    assert_eq!(bucket.due(u64::MAX), Some(due));
+    bucket.drip(due - NANOSECOND);
+    assert_eq!(bucket.grant(u64::MAX), 0);
+    bucket.drip(due);
+    assert_eq!(bucket.grant(u64::MAX), u64::MAX);
+}

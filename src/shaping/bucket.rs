@@ -73,8 +73,8 @@ fn yielded(rate: u64, time: Duration) -> u64 {
 /// 4.4.2), with `burst - tokens` as its counter and `last` as its last conformance time.
 /// The other form, a single theoretical arrival time, would have to round it to its unit
 /// of time at each grant. Here the arithmetic is exact at every rate: tokens are counted in
-/// billionths of a byte and time in nanoseconds, and no product can overflow, since
-/// 2^64 bytes a second times 2^64 ns fits 128 bits.
+/// billionths of a byte and time in nanoseconds; only a product beyond 2^128, which is more
+/// than any burst, is cut.
 ///
 /// ```
 /// use pcproxy::shaping::{Limit, Shaper, TokenBucket};
@@ -133,8 +133,7 @@ impl<P: Shaper> Shaper for TokenBucket<P> {
     fn drip(&mut self, now: Duration) {
         self.parent.drip(now);
         if let Some(limit) = self.limit {
-            let passed = now.saturating_sub(self.last).as_nanos().min(u64::MAX.into());
-            let dripped = passed * u128::from(limit.rate);
+            let dripped = now.saturating_sub(self.last).as_nanos().saturating_mul(limit.rate.into());
             self.tokens = in_tokens(limit.burst).min(self.tokens.saturating_add(dripped));
         }
         self.last = self.last.max(now);
@@ -168,7 +167,8 @@ impl<P: Shaper> Shaper for TokenBucket<P> {
             _ if limit.rate == 0 => return None,
             _ => {
                 let nanos = missing.div_ceil(limit.rate.into());
-                self.last.saturating_add(Duration::from_nanos(nanos.try_into().unwrap_or(u64::MAX)))
+                // At most u64::MAX seconds, since no more bytes than that are missing.
+                self.last.saturating_add(Duration::new((nanos / 1_000_000_000) as u64, (nanos % 1_000_000_000) as u32))
             }
         };
         Some(own.max(self.parent.due_for(bytes)?))
@@ -179,7 +179,7 @@ impl<P: Shaper> Shaper for TokenBucket<P> {
     }
 
     fn quantum(&self) -> u64 {
-        self.limit.map_or(1, |limit| limit.quantum).max(self.parent.quantum())
+        self.limit.map_or(1, |limit| limit.quantum.max(1)).max(self.parent.quantum())
     }
 }
 
