@@ -66,7 +66,7 @@ pub struct Cli {
     #[arg(short, long, value_name = "RATE", value_parser = parse_rate, help_heading = "Rate")]
     rate: Option<u64>,
 
-    /// Let a burst of SIZE, or of TIME at the rate, pass at once [default: 5ms]
+    /// Let a burst of SIZE, or of TIME at the rate, pass at once [default: 8ms]
     ///
     /// The depth of the token bucket. A deeper one makes up for longer delays of a busy
     /// machine, and feeds the consumer less evenly.

@@ -148,7 +148,7 @@ impl EventLoop {
         let stdout = Watch::new(registry, &mut output, STDOUT, Interest::WRITABLE)?;
 
         let splices = Source::splices(&input) && Sink::splices(&output);
-        let watermarks = Watermarks { high: config.buffer, low: config.low_water, prefetch: config.low_water + 1 };
+        let watermarks = Watermarks { high: config.buffer, low: config.low_water, prefetch: true };
         let bucket = TokenBucket::empty(None);
         let timer = Timer::new(registry, TIMER, TimerfdClockId::Monotonic)?;
         let timetable = Timer::new(registry, TIMETABLE, TimerfdClockId::Realtime)?;

@@ -1,9 +1,10 @@
 //! A finite buffer and a token bucket between a producer and a consumer.
 //!
 //! [`proxy::ProducerConsumerProxy`] is the rule: when to pause the producer, when to resume
-//! it, what goes to the consumer. It knows no clock and no descriptor, and neither do
-//! [`buffer`] and [`shaping`], of which it is made. [`stream`] is the outside world, and
-//! [`event_loop`] joins the two: it is what the `pcproxy` program runs.
+//! it, what goes to the consumer. It knows no clock and no descriptor, and neither does
+//! [`shaping`], by which it is slowed down. [`buffer`] holds the bytes, in pipes of the kernel's
+//! and in memory. [`stream`] is the outside world, and [`event_loop`] joins them: it is what the
+//! `pcproxy` program runs.
 //!
 //! Linux only: [`stream`] and [`buffer`] rest on splice and epoll.
 

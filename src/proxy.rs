@@ -60,15 +60,16 @@ pub struct Watermarks {
     pub high: usize,
     /// A paused producer is resumed once no more than this many are. Below `high`.
     pub low: usize,
-    /// A pull producer is asked for more while fewer than this many are held, without
-    /// waiting for the consumer to ask. 0, as in Twisted: only when the consumer asks.
-    pub prefetch: usize,
+    /// A pull producer is asked for more until it has filled the buffer to `high`, and again
+    /// from `low` on, without waiting for the consumer to ask. If not, as in Twisted, it is
+    /// asked when the consumer asks, and by a proxy that streams only once.
+    pub prefetch: bool,
 }
 
 impl Watermarks {
     /// Twisted's rule: paused at `size` bytes, resumed below it, no prefetching.
     pub fn at(size: usize) -> Self {
-        Watermarks { high: size, low: size.saturating_sub(1), prefetch: 0 }
+        Watermarks { high: size, low: size.saturating_sub(1), prefetch: false }
     }
 }
 
@@ -253,7 +254,8 @@ where
         ) else {
             return 0;
         };
-        let granted = self.shaper.grant(most as u64);
+        // Less than what the buffer takes anyway is not worth a step of its own.
+        let granted = self.shaper.take(most.min(self.watermarks.high) as u64, most as u64);
         if granted == 0 {
             return 0;
         }
@@ -324,9 +326,8 @@ where
     /// How many bytes the consumer could be given: what is held, and no end of them where the
     /// producer has more waiting. So a small buffer does not make for small grants.
     fn wanted(&self) -> u64 {
-        let prefetched = self.watermarks.prefetch > 0 && self.buffer.len() >= self.watermarks.prefetch;
-        let has_more = if self.producer_is_streaming { self.producer_paused } else { prefetched };
-        if self.producer.is_some() && has_more { u64::MAX } else { self.buffer.len() as u64 }
+        let has_more = self.producer.is_some() && self.producer_paused;
+        if has_more { u64::MAX } else { self.buffer.len() as u64 }
     }
 
     /// The single way to the consumer. Returns how many bytes it took: at most what the
@@ -370,13 +371,16 @@ where
         !self.paused && (self.i_am_streaming || self.outstanding_pull)
     }
 
-    /// Asks a pull producer for more while the buffer is below the prefetch mark.
+    /// Asks a pull producer for more, until the buffer is full.
     fn prefetch(&mut self) {
         if let Some(producer) = &mut self.producer
             && !self.producer_is_streaming
-            && self.buffer.len() < self.watermarks.prefetch
+            && self.watermarks.prefetch
         {
-            producer.resume_producing();
+            self.producer_paused = self.producer_paused || self.buffer.len() >= self.watermarks.high;
+            if !self.producer_paused {
+                producer.resume_producing();
+            }
         }
     }
 
@@ -409,7 +413,8 @@ impl<P, C, B: Buffer, S> ProducerConsumerProxy<P, C, B, S> {
     pub fn paused(&self) -> bool {
         self.paused
     }
-    /// The producer was told to pause, and not yet to resume.
+    /// The buffer was full, and has not yet drained to the low watermark: a push producer was
+    /// told to pause, and a pull producer is not asked.
     pub fn producer_paused(&self) -> bool {
         self.producer_paused
     }

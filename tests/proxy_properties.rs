@@ -176,9 +176,11 @@ impl Setup {
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
-    let watermarks = (1..100usize)
-        .prop_flat_map(|high| (Just(high), 0..high, 1..=high))
-        .prop_map(|(high, low, prefetch)| Watermarks { high, low, prefetch });
+    let watermarks = (1..100usize).prop_flat_map(|high| (Just(high), 0..high)).prop_map(|(high, low)| Watermarks {
+        high,
+        low,
+        prefetch: true,
+    });
     let limit = (1..2000u64, 1..100u64)
         .prop_flat_map(|(rate, burst)| (Just(rate), Just(burst), 1..=burst))
         .prop_map(|(rate, burst, quantum)| Limit { rate, burst, quantum });
@@ -457,7 +459,7 @@ proptest! {
             let (held, Watermarks { high, low, .. }) = (proxy.buffered(), proxy.watermarks());
             prop_assert_eq!(proxy.producer().map(|upstream| upstream.at), Some(consumer(&proxy).taken + held));
             let expected = match event {
-                Event::Write(_) | Event::Fill => paused || setup.streaming && held >= high,
+                Event::Write(_) | Event::Fill => paused || held >= high,
                 Event::Resume => paused && held > low,
                 Event::Pass(_) | Event::Pause | Event::Time(_) => paused,
             };
@@ -530,7 +532,7 @@ fn a_push_producer_is_told_to_pause_at_the_high_mark_and_to_resume_at_the_low_on
         downstream: vec![(3, true)],
         streaming: true,
         end: 100,
-        watermarks: Watermarks { high: 10, low: 5, prefetch: 0 },
+        watermarks: Watermarks { high: 10, low: 5, prefetch: false },
         limit: None,
     };
     let mut proxy = setup.proxy(true);

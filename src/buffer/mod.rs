@@ -10,6 +10,7 @@ pub use pipe::{KernelPipe, Splice};
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsFd;
 
 use crate::proxy::Buffer;
 
@@ -42,14 +43,36 @@ impl Fifo {
         Fifo {
             pipes: VecDeque::new(),
             most_pipes: if splices { Self::PIPES } else { 0 },
-            pipe_size: capacity.min(Self::PIPE),
+            // Twice the slots: a grant cuts pages, and the pieces of a page take one each.
+            pipe_size: capacity.saturating_mul(2).min(Self::PIPE),
             chunks: Chunks::new(capacity),
         }
     }
 
-    /// Where spliced bytes may be put now: nowhere while bytes in memory are waiting, which
-    /// they must not overtake.
-    pub fn splice_end(&mut self) -> Option<&mut KernelPipe> {
+    /// Takes at most `limit` bytes, at least 1, from `fd` by reference. Nothing, where they
+    /// have to be read to [`memory`](Self::memory) instead.
+    ///
+    /// # Errors
+    /// Those of reading `fd`.
+    pub fn splice_from(&mut self, fd: impl AsFd, limit: usize) -> rustix::io::Result<Option<Splice>> {
+        while let Some(pipe) = self.splice_end() {
+            match pipe.splice_from(&fd, limit)? {
+                Splice::NotReady if !pipe.has_slot() => {
+                    if !pipe.is_dense() {
+                        // Small pieces have taken up the slots: memory holds them closer together.
+                        return Ok(None);
+                    }
+                    pipe.set_full();
+                }
+                splice => return Ok(Some(splice)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The pipe that is being filled: none while bytes in memory are waiting, which spliced
+    /// ones must not overtake.
+    fn splice_end(&mut self) -> Option<&mut KernelPipe> {
         if !self.chunks.is_empty() {
             return None;
         }

@@ -16,6 +16,8 @@ pub struct KernelPipe {
     write_end: OwnedFd,
     capacity: usize,
     len: usize,
+    /// All slots were taken when we last tried to fill one.
+    out_of_slots: bool,
 }
 
 /// What a splice between a descriptor and our pipe came to.
@@ -41,7 +43,7 @@ impl KernelPipe {
         // A refusal leaves what there is: the chunks behind hold the rest.
         let _ = rustix::pipe::fcntl_setpipe_size(&write_end, size);
         let capacity = rustix::pipe::fcntl_getpipe_size(&write_end)?;
-        Ok(KernelPipe { read_end, write_end, capacity, len: 0 })
+        Ok(KernelPipe { read_end, write_end, capacity, len: 0, out_of_slots: false })
     }
 
     /// Bytes held.
@@ -59,9 +61,19 @@ impl KernelPipe {
         self.capacity
     }
 
-    /// Whether as many bytes are held as there can be.
+    /// Whether no more bytes can be held, as far as we know.
     pub fn is_full(&self) -> bool {
-        self.len >= self.capacity
+        self.out_of_slots || self.len >= self.capacity
+    }
+
+    /// All slots were found taken.
+    pub fn set_full(&mut self) {
+        self.out_of_slots = true;
+    }
+
+    /// Whether at least half of the bytes are held that there can be.
+    pub fn is_dense(&self) -> bool {
+        self.len >= self.capacity / 2
     }
 
     /// Whether another piece would find a slot.
@@ -98,6 +110,7 @@ impl KernelPipe {
         match result {
             Ok(moved) => {
                 self.len -= moved;
+                self.out_of_slots = false;
                 Ok(Splice::Moved(moved))
             }
             Err(error) => refusal(error),

@@ -9,8 +9,12 @@ use super::{Shaper, Unshaped};
 const TOKENS_A_BYTE: u128 = 1_000_000_000;
 
 /// How long to wait between two grants where more is wanted. Fewer and larger grants cost
-/// less; this many cost less than half a percent of a core.
-const QUANTUM: Duration = Duration::from_millis(2);
+/// less; this many cost less than one percent of a core.
+const QUANTUM: Duration = Duration::from_micros(2500);
+
+/// No grant need be larger than what the neighbours' pipes hold, 1 MiB each: a little less, so
+/// that the producer's does not run dry.
+const LARGEST_QUANTUM: u64 = 7 << 17;
 
 /// Depth of a token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +29,7 @@ impl Default for Burst {
     /// The smallest that holds the mean rate on a busy two-core machine: see
     /// `docs/performance.md`.
     fn default() -> Self {
-        Burst::Time(Duration::from_millis(5))
+        Burst::Time(Duration::from_millis(8))
     }
 }
 
@@ -49,13 +53,14 @@ impl Limit {
     }
 
     /// A limit for a running program: `rate` bytes a second with a bucket as deep as `burst`
-    /// says, and granted in pieces of at most half of that.
+    /// says, and a quantum that costs little, of at most half of that.
     pub fn paced(rate: u64, burst: Burst) -> Self {
         let burst = match burst {
             Burst::Bytes(bytes) => bytes,
             Burst::Time(time) => yielded(rate, time),
         };
-        Limit { rate, burst: burst.max(1), quantum: yielded(rate, QUANTUM).min(burst / 2).max(1) }
+        let quantum = yielded(rate, QUANTUM).min(LARGEST_QUANTUM).min(burst / 2);
+        Limit { rate, burst: burst.max(1), quantum: quantum.max(1) }
     }
 }
 

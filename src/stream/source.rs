@@ -109,14 +109,12 @@ impl Source {
 
     /// Nothing where the bytes must be read instead.
     fn splice(&self, buffer: &mut Fifo, room: usize) -> Result<Option<Fill>, Errno> {
-        let Some(pipe) = buffer.splice_end() else { return Ok(None) };
-        match pipe.splice_from(&self.descriptor, room)? {
-            Splice::Moved(moved) => Ok(Some(Fill::Moved(moved))),
-            Splice::End => Ok(Some(Fill::End)),
-            Splice::NotReady if pipe.has_slot() => Err(Errno::AGAIN),
-            // Many small pieces have taken up the slots: memory holds them closer together.
-            Splice::NotReady => Ok(None),
-            Splice::Refused => {
+        match buffer.splice_from(&self.descriptor, room)? {
+            None => Ok(None),
+            Some(Splice::Moved(moved)) => Ok(Some(Fill::Moved(moved))),
+            Some(Splice::End) => Ok(Some(Fill::End)),
+            Some(Splice::NotReady) => Err(Errno::AGAIN),
+            Some(Splice::Refused) => {
                 buffer.give_up_splicing().map_err(errno)?;
                 Ok(None)
             }
