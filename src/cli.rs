@@ -1,6 +1,6 @@
 //! The words of the user, turned into a [`Config`].
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use pcproxy::buffer::Chunks;
 use pcproxy::config::{Config, Pace};
@@ -66,10 +66,11 @@ pub struct Cli {
     #[arg(short, long, value_name = "RATE", value_parser = parse_rate, help_heading = "Rate")]
     rate: Option<u64>,
 
-    /// Let a burst of SIZE, or of TIME at the rate, pass at once [default: 8ms]
+    /// Let a burst of SIZE, or of TIME at the rate, pass at once [default: 9ms]
     ///
     /// The depth of the token bucket. A deeper one makes up for longer delays of a busy
-    /// machine, and feeds the consumer less evenly.
+    /// machine, and feeds the consumer less evenly. Without this option, no more than 5ms of
+    /// it can be earned by silence.
     #[arg(long, value_name = "SIZE|TIME", value_parser = parse_burst, help_heading = "Rate")]
     burst: Option<Burst>,
 
@@ -145,7 +146,7 @@ impl Cli {
                 (None, Some(schedule)) => Pace::Timetable(schedule.clone()),
                 (None, None) => Pace::Free,
             },
-            burst: self.burst.unwrap_or_default(),
+            burst: self.burst,
             stop_after: self.stop_after,
         })
     }
@@ -167,9 +168,10 @@ fn buffer_size(text: &str) -> Result<usize> {
     }
     let memory = rustix::system::sysinfo();
     let memory = memory.totalram as u64 * u64::from(memory.mem_unit);
-    if size as u64 > memory || Chunks::could_hold(size).is_err() {
-        bail!("more than the memory allows, which is {} in all", show_size(memory));
+    if size as u64 > memory {
+        bail!("more than the memory of this machine, which is {}", show_size(memory));
     }
+    Chunks::could_hold(size).context("more than the system gives this process")?;
     Ok(size)
 }
 

@@ -14,8 +14,8 @@ pub struct Config {
     pub pipe_size: Option<usize>,
     /// How fast the consumer is fed.
     pub pace: Pace,
-    /// How deep the token bucket is.
-    pub burst: Burst,
+    /// How deep the token bucket is; the default if nothing.
+    pub burst: Option<Burst>,
     /// The producer is stopped after so many bytes.
     pub stop_after: Option<u64>,
 }

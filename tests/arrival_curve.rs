@@ -99,7 +99,7 @@ fn limit() -> impl Strategy<Value = Limit> + Clone {
     (rate, magnitude(1..=10_000_000_000_000), magnitude(1..=1 << 40)).prop_map(|(rate, burst, quantum)| {
         // A quantum that takes centuries is no quantum.
         let quantum = quantum.min(burst).min(rate.saturating_mul(3600));
-        Limit { rate, burst, quantum }
+        Limit { quantum, ..Limit::new(rate, burst) }
     })
 }
 
@@ -311,7 +311,7 @@ proptest! {
         limit in limit(),
         shares in prop::collection::vec((any::<bool>(), magnitude(1..=1 << 45), 1..=1_000_000_000u64), 1..200),
     ) {
-        let limit = Limit { quantum: 1, burst: limit.burst.max(limit.rate + 1), ..limit };
+        let limit = Limit::new(limit.rate, limit.burst.max(limit.rate + 1));
         let parent = Rc::new(RefCell::new(TokenBucket::empty(limit)));
         let mut children = [0, 1].map(|_| TokenBucket::full(Limit::new(u64::MAX, u64::MAX)).below(parent.clone()));
         let (mut now, mut granted) = (Duration::ZERO, 0);
@@ -353,7 +353,8 @@ fn extreme() -> impl Strategy<Value = u64> + Clone {
 
 fn extreme_limit() -> impl Strategy<Value = Limit> {
     let at_least_1 = || extreme().prop_map(|number| number.max(1));
-    (extreme(), at_least_1(), at_least_1()).prop_map(|(rate, burst, quantum)| Limit { rate, burst, quantum })
+    (extreme(), at_least_1(), at_least_1())
+        .prop_map(|(rate, burst, quantum)| Limit { quantum, ..Limit::new(rate, burst) })
 }
 
 type Shared<P> = Rc<RefCell<TokenBucket<P>>>;
@@ -426,7 +427,7 @@ fn a_year_at_a_million_million_bytes_a_second_is_exact() {
 #[test]
 fn an_hour_in_quanta_falls_short_by_less_than_one() {
     for rate in [1, 7, 1000, 10_000_019, 999_999_999_989, 10_000_000_000_000] {
-        let limit = Limit { rate, burst: rate * 3, quantum: rate };
+        let limit = Limit { quantum: rate, ..Limit::new(rate, rate * 3) };
         let mut bucket = TokenBucket::empty(limit);
         let mut taken = 0;
         while let Some(due) = bucket.due(u64::MAX)
@@ -485,7 +486,7 @@ fn a_change_of_limit_brings_no_credit() {
 
 #[test]
 fn the_largest_bucket_at_the_highest_rate_is_refilled_within_a_second() {
-    let mut bucket = TokenBucket::full(Limit { rate: u64::MAX, burst: u64::MAX, quantum: u64::MAX });
+    let mut bucket = TokenBucket::full(Limit { quantum: u64::MAX, ..Limit::new(u64::MAX, u64::MAX) });
     assert_eq!(bucket.grant(u64::MAX), u64::MAX);
     assert_eq!(bucket.due(u64::MAX), Some(Duration::from_secs(1)));
     bucket.drip(Duration::from_secs(1) - NANOSECOND);
@@ -499,7 +500,7 @@ fn the_largest_bucket_at_the_highest_rate_is_refilled_within_a_second() {
 
 #[test]
 fn a_wait_of_more_than_centuries_is_exact_too() {
-    let mut bucket = TokenBucket::empty(Limit { rate: 1, burst: u64::MAX, quantum: u64::MAX });
+    let mut bucket = TokenBucket::empty(Limit { quantum: u64::MAX, ..Limit::new(1, u64::MAX) });
     let due = Duration::from_secs(u64::MAX);
     assert_eq!(bucket.due(u64::MAX), Some(due));
     bucket.drip(due - NANOSECOND);

@@ -183,7 +183,7 @@ fn setup() -> impl Strategy<Value = Setup> {
     });
     let limit = (1..2000u64, 1..100u64)
         .prop_flat_map(|(rate, burst)| (Just(rate), Just(burst), 1..=burst))
-        .prop_map(|(rate, burst, quantum)| Limit { rate, burst, quantum });
+        .prop_map(|(rate, burst, quantum)| Limit { quantum, ..Limit::new(rate, burst) });
     (attempts(), attempts(), any::<bool>(), 0..400usize, watermarks, prop::option::of(limit)).prop_map(
         |(upstream, downstream, streaming, end, watermarks, limit)| Setup {
             upstream,

@@ -9,8 +9,14 @@ use super::{Shaper, Unshaped};
 const TOKENS_A_BYTE: u128 = 1_000_000_000;
 
 /// How long to wait between two grants where more is wanted. Fewer and larger grants cost
-/// less; this many cost less than one percent of a core.
+/// less; this many cost about one percent of a core.
 const QUANTUM: Duration = Duration::from_micros(2500);
+
+/// What a silence earns, where the user does not say otherwise: enough to get up to speed.
+const REST: Duration = Duration::from_millis(5);
+
+/// Who has let so much time pass was not late, but had nothing to do or was stopped.
+const SILENCE: Duration = Duration::from_millis(50);
 
 /// No grant need be larger than what the neighbours' pipes hold, 1 MiB each: a little less, so
 /// that the producer's does not run dry.
@@ -29,7 +35,7 @@ impl Default for Burst {
     /// The smallest that holds the mean rate on a busy two-core machine: see
     /// `docs/performance.md`.
     fn default() -> Self {
-        Burst::Time(Duration::from_millis(8))
+        Burst::Time(Duration::from_millis(9))
     }
 }
 
@@ -42,25 +48,38 @@ pub struct Limit {
     /// Depth of the bucket in bytes, at least 1.
     pub burst: u64,
     /// Bytes worth getting up for: where more is wanted, nothing is granted until so many
-    /// are due. 1 to `burst`.
+    /// are due. 1 to `rest`.
     pub quantum: u64,
+    /// Bytes that a silence earns at most, 1 to `burst`: more is only for those who come late
+    /// although bytes are waiting.
+    pub rest: u64,
 }
 
 impl Limit {
     /// A limit that grants every single byte as soon as it is due.
     pub fn new(rate: u64, burst: u64) -> Self {
-        Limit { rate, burst, quantum: 1 }
+        Limit { rate, burst, quantum: 1, rest: burst }
     }
 
-    /// A limit for a running program: `rate` bytes a second with a bucket as deep as `burst`
-    /// says, and a quantum that costs little, of at most half of that.
-    pub fn paced(rate: u64, burst: Burst) -> Self {
-        let burst = match burst {
+    /// A limit for a running program, `rate` bytes a second, with a quantum that costs little.
+    /// A `burst` that is given is also what a silence earns; one that is not makes up for
+    /// delays of the machine, and little of it can be earned by silence.
+    pub fn paced(rate: u64, burst: Option<Burst>) -> Self {
+        let rest = burst.unwrap_or(Burst::Time(REST)).of(rate);
+        let burst = burst.unwrap_or_default().of(rate);
+        let quantum = yielded(rate, QUANTUM).min(LARGEST_QUANTUM).min(burst / 2).min(rest);
+        Limit { rate, burst, quantum: quantum.max(1), rest }
+    }
+}
+
+impl Burst {
+    /// In bytes, at least 1.
+    fn of(self, rate: u64) -> u64 {
+        let bytes = match self {
             Burst::Bytes(bytes) => bytes,
             Burst::Time(time) => yielded(rate, time),
         };
-        let quantum = yielded(rate, QUANTUM).min(LARGEST_QUANTUM).min(burst / 2);
-        Limit { rate, burst: burst.max(1), quantum: quantum.max(1) }
+        bytes.max(1)
     }
 }
 
@@ -138,8 +157,12 @@ impl<P: Shaper> Shaper for TokenBucket<P> {
     fn drip(&mut self, now: Duration) {
         self.parent.drip(now);
         if let Some(limit) = self.limit {
-            let dripped = now.saturating_sub(self.last).as_nanos().saturating_mul(limit.rate.into());
-            self.tokens = in_tokens(limit.burst).min(self.tokens.saturating_add(dripped));
+            let passed = now.saturating_sub(self.last);
+            let dripped = passed.as_nanos().saturating_mul(limit.rate.into());
+            // At a slow rate a quantum may take longer than that to come.
+            let silent = passed > SILENCE && dripped > in_tokens(limit.quantum).saturating_mul(4);
+            let most = if silent { limit.rest } else { limit.burst };
+            self.tokens = in_tokens(most).min(self.tokens.saturating_add(dripped));
         }
         self.last = self.last.max(now);
     }
@@ -180,7 +203,7 @@ impl<P: Shaper> Shaper for TokenBucket<P> {
     }
 
     fn depth(&self) -> u64 {
-        self.limit.map_or(u64::MAX, |limit| limit.burst).min(self.parent.depth())
+        self.limit.map_or(u64::MAX, |limit| limit.rest).min(self.parent.depth())
     }
 
     fn quantum(&self) -> u64 {
@@ -199,12 +222,31 @@ mod tests {
 
     #[test]
     fn grants_nothing_below_the_quantum_unless_less_is_wanted() {
-        let mut bucket = TokenBucket::empty(Limit { rate: 1000, burst: 100, quantum: 10 });
+        let mut bucket = TokenBucket::empty(Limit { quantum: 10, ..Limit::new(1000, 100) });
         bucket.drip(Duration::from_millis(9));
         assert_eq!(bucket.grant(50), 0);
         assert_eq!(bucket.due(50), Some(Duration::from_millis(10)));
         assert_eq!(bucket.grant(3), 3);
         assert_eq!(bucket.due(50), Some(Duration::from_millis(13)));
+    }
+
+    #[test]
+    fn being_late_earns_the_burst_and_silence_only_the_rest() {
+        let limit = Limit { quantum: 3, rest: 5, ..Limit::new(1000, 40) };
+        let mut bucket = TokenBucket::empty(limit);
+        bucket.drip(Duration::from_millis(30));
+        assert_eq!(bucket.grant(100), 30);
+        bucket.drip(Duration::from_secs(4));
+        assert_eq!(bucket.grant(100), 5);
+    }
+
+    #[test]
+    fn waiting_for_a_slow_rate_is_no_silence() {
+        let mut bucket = TokenBucket::empty(Limit { rest: 3, ..Limit::new(10, 9) });
+        for late in 1..100 {
+            bucket.drip(Duration::from_millis(100 * late + 7));
+            assert_eq!(bucket.grant(9), 1);
+        }
     }
 
     #[test]

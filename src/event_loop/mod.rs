@@ -1,20 +1,22 @@
-//! The only file that knows mio: readiness, interests, deadlines, signals.
+//! The only room that knows mio: readiness, interests, deadlines, signals.
 //!
 //! The loop holds no rule of its own. It tells the proxy that a side is ready, asks it what
 //! it is interested in, and sleeps in between.
 
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
-use std::{fmt, io};
+mod outcome;
+mod signals;
+mod timer;
+mod watch;
 
-use jiff::{Timestamp, Zoned};
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token};
+pub use outcome::{End, Error, Outcome};
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use jiff::Zoned;
+use mio::{Events, Interest, Poll, Token};
 use rustix::io::Errno;
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use rustix::time::TimerfdClockId;
 use signal_hook_mio::v1_0::Signals;
 
 use crate::buffer::{Fifo, Patience};
@@ -22,6 +24,9 @@ use crate::config::{Config, Pace};
 use crate::proxy::{ProducerConsumerProxy, Watermarks};
 use crate::shaping::{Burst, Limit, TokenBucket};
 use crate::stream::{self, Descriptor, Fill, Side, Sink, Source, StreamError};
+use signals::heeded_signals;
+use timer::Timer;
+use watch::Watch;
 
 const STDIN: Token = Token(0);
 const STDOUT: Token = Token(1);
@@ -35,70 +40,6 @@ const STEPS_A_LOOK: u32 = 64;
 
 /// Bytes moved straight from stdin to stdout in one step.
 const STRETCH: usize = 256 * 1024;
-
-/// How a run ended without an error of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Everything that was read was delivered.
-    Delivered,
-    /// The consumer left first.
-    ConsumerLeft,
-    /// A signal of this number ended the input, and what was buffered was delivered as far
-    /// as the consumer was still there.
-    Interrupted(i32),
-    /// A second signal, of this number, ended the run at once.
-    Abandoned(i32),
-}
-
-/// Why a run failed.
-#[derive(Debug)]
-pub enum Error {
-    /// One of the two sides.
-    Stream(StreamError),
-    /// stdout is the file that stdin reads.
-    FeedsItself,
-    /// The event loop itself: out of descriptors or memory.
-    EventLoop(io::Error),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Stream(error) => error.fmt(f),
-            Error::FeedsItself => f.write_str("stdout: the output file is the input file, and would be read for ever"),
-            Error::EventLoop(error) => write!(f, "event loop: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl From<StreamError> for Error {
-    fn from(error: StreamError) -> Self {
-        Error::Stream(error)
-    }
-}
-
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Self {
-        Error::EventLoop(error)
-    }
-}
-
-impl From<Errno> for Error {
-    fn from(error: Errno) -> Self {
-        Error::EventLoop(error.into())
-    }
-}
-
-/// What became of a run.
-#[derive(Debug)]
-pub struct Outcome {
-    /// How it ended, or the first error.
-    pub end: Result<End, Error>,
-    /// Bytes that were read and not delivered.
-    pub undelivered: usize,
-}
 
 /// Moves stdin to stdout as `config` says, until one of the two ends or a signal does.
 pub fn run(config: &Config) -> Outcome {
@@ -117,7 +58,7 @@ struct EventLoop {
     timer: Timer,
     timetable: Timer,
     pace: Pace,
-    burst: Burst,
+    burst: Option<Burst>,
     stdin: Watch,
     stdout: Watch,
     proxy: ProducerConsumerProxy<Source, Sink, Fifo, TokenBucket>,
@@ -323,96 +264,5 @@ impl EventLoop {
             self.proxy.finish();
         }
         None
-    }
-}
-
-/// The signals that end a run, but for those that whoever started us has us ignore: `nohup`
-/// does so with SIGHUP, a shell with SIGINT for a job in the background.
-fn heeded_signals() -> impl Iterator<Item = i32> {
-    let ignored = std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| {
-            let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
-            u64::from_str_radix(mask.trim(), 16).ok()
-        })
-        .unwrap_or(0);
-    [SIGHUP, SIGINT, SIGTERM].into_iter().filter(move |signal| ignored & (1 << (signal - 1)) == 0)
-}
-
-/// One side's place in the poll.
-struct Watch {
-    fd: i32,
-    token: Token,
-    /// What the poll waits for now.
-    interest: Option<Interest>,
-    /// False where epoll refuses the descriptor: it is always ready.
-    waits: bool,
-}
-
-impl Watch {
-    /// Tries whether `descriptor` can be waited for, and tells it if not.
-    fn new(registry: &Registry, descriptor: &mut Descriptor, token: Token, interest: Interest) -> io::Result<Self> {
-        let mut watch = Watch { fd: descriptor.fd().as_raw_fd(), token, interest: None, waits: true };
-        match watch.set(registry, Some(interest)) {
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::PERM) => {
-                watch.waits = false;
-                descriptor.set_always_ready();
-                Ok(watch)
-            }
-            result => result.map(|()| watch),
-        }
-    }
-
-    fn waits(&self) -> bool {
-        self.waits
-    }
-
-    /// Waits for `interest` from now on. What is ready already is reported anew.
-    fn set(&mut self, registry: &Registry, interest: Option<Interest>) -> io::Result<()> {
-        if !self.waits || self.interest == interest {
-            return Ok(());
-        }
-        let fd = &mut SourceFd(&self.fd);
-        match (self.interest, interest) {
-            (None, Some(interest)) => registry.register(fd, self.token, interest)?,
-            (Some(_), Some(interest)) => registry.reregister(fd, self.token, interest)?,
-            (_, None) => registry.deregister(fd)?,
-        }
-        self.interest = interest;
-        Ok(())
-    }
-}
-
-/// One deadline. `epoll_wait` would round it to whole milliseconds, in which a small buffer
-/// at a high rate runs dry many times.
-struct Timer {
-    fd: OwnedFd,
-}
-
-impl Timer {
-    fn new(registry: &Registry, token: Token, clock: TimerfdClockId) -> io::Result<Self> {
-        let fd = timerfd_create(clock, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)?;
-        Ok(Timer { fd })
-    }
-
-    /// Wakes the poll once, after `wait`.
-    fn set(&self, wait: Duration) -> io::Result<()> {
-        let wait = wait.max(Duration::from_nanos(1));
-        let seconds = wait.as_secs().try_into().unwrap_or(i64::MAX);
-        self.arm(TimerfdTimerFlags::empty(), seconds, wait.subsec_nanos().into())
-    }
-
-    /// Wakes the poll once, at a time of day, or when the clock is set.
-    fn set_at(&self, time: Timestamp) -> io::Result<()> {
-        let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
-        self.arm(flags, time.as_second(), time.subsec_nanosecond().into())
-    }
-
-    fn arm(&self, flags: TimerfdTimerFlags, tv_sec: i64, tv_nsec: i64) -> io::Result<()> {
-        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let once = Itimerspec { it_interval: never, it_value: Timespec { tv_sec, tv_nsec } };
-        timerfd_settime(&self.fd, flags, &once)?;
-        Ok(())
     }
 }
