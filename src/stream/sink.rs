@@ -107,7 +107,8 @@ impl Consumer<Fifo> for Sink {
                     taken += moved;
                     self.count(moved);
                 }
-                Err(Errno::AGAIN) => {
+                // Of what cannot be waited for, this would be an error like any other.
+                Err(Errno::AGAIN) if !self.descriptor.is_always_ready() => {
                     self.ready = false;
                     break;
                 }

@@ -63,7 +63,8 @@ impl Source {
         }
         let fill = self.splice(buffer, room).and_then(|done| done.map_or_else(|| self.read(buffer, room), Ok));
         match fill {
-            Err(Errno::AGAIN) => {
+            // Of what cannot be waited for, this would be an error like any other.
+            Err(Errno::AGAIN) if self.streaming => {
                 self.ready = false;
                 Ok(Fill::Moved(0))
             }
@@ -113,7 +114,8 @@ impl Source {
             None => Ok(None),
             Some(Splice::Moved(moved)) => Ok(Some(Fill::Moved(moved))),
             Some(Splice::End) => Ok(Some(Fill::End)),
-            Some(Splice::NotReady) => Err(Errno::AGAIN),
+            Some(Splice::NotReady) if self.streaming => Err(Errno::AGAIN),
+            Some(Splice::NotReady) => Ok(None),
             Some(Splice::Refused) => {
                 buffer.give_up_splicing().map_err(errno)?;
                 Ok(None)
