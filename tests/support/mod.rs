@@ -209,6 +209,16 @@ pub fn feed(kind: Kind, mut ours: File, data: Vec<u8>) -> JoinHandle<Option<File
     feeder
 }
 
+/// How many bytes were written to this TCP socket that its peer does not have yet.
+pub fn unsent(socket: &File) -> usize {
+    use std::os::unix::fs::MetadataExt;
+    let inode = socket.metadata().unwrap().ino().to_string();
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let line = table.lines().find(|line| line.split_whitespace().nth(9) == Some(&inode)).expect("a TCP socket");
+    let queues = line.split_whitespace().nth(4).unwrap();
+    usize::from_str_radix(queues.split(':').next().unwrap(), 16).unwrap()
+}
+
 /// All that comes out, to the end.
 pub fn read_to_end(mut ours: impl Read) -> Vec<u8> {
     let mut all = Vec::new();
