@@ -247,13 +247,10 @@ where
     /// That it moved none says nothing about either side; [`write_with`](Self::write_with)
     /// will tell.
     pub fn pass_through(&mut self, most: usize, transfer: impl FnOnce(&mut P, &mut C, usize) -> usize) -> usize {
-        let (true, Some(producer), Some(consumer)) = (
-            self.buffer.is_empty() && !self.paused && (self.i_am_streaming || self.outstanding_pull),
-            &mut self.producer,
-            &mut self.consumer,
-        ) else {
+        if !self.buffer.is_empty() || !self.passes_on() {
             return 0;
-        };
+        }
+        let (Some(producer), Some(consumer)) = (&mut self.producer, &mut self.consumer) else { return 0 };
         // Less than what the buffer takes anyway is not worth a step of its own.
         let granted = self.shaper.take(most.min(self.watermarks.high) as u64, most as u64);
         if granted == 0 {
