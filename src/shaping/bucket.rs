@@ -9,7 +9,7 @@ use super::{Shaper, Unshaped};
 const TOKENS_A_BYTE: u128 = 1_000_000_000;
 
 /// How long to wait between two grants where more is wanted. Fewer and larger grants cost
-/// less; this many cost about one percent of a core.
+/// less, and show as larger bursts: `docs/performance.md` weighs the two.
 const QUANTUM: Duration = Duration::from_micros(2500);
 
 /// What a silence earns, where the user does not say otherwise: enough to get up to speed.
