@@ -15,6 +15,7 @@ pub mod buffer;
 pub mod config;
 pub mod event_loop;
 pub mod proxy;
+pub mod report;
 pub mod shaping;
 pub mod stream;
 pub mod units;
