@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Shaper, Unshaped};
 
 /// Tokens are counted in billionths of a byte: a rate of one byte a second drips exactly
 /// one of them each nanosecond, so no division is ever rounded and nothing drifts.
-const TOKENS_A_BYTE: u128 = 1_000_000_000;
+pub(super) const TOKENS_A_BYTE: u128 = 1_000_000_000;
 
 /// How long to wait between two grants where more is wanted. Fewer and larger grants cost
 /// less, and show as larger bursts: `docs/performance.md` weighs the two.
@@ -20,10 +22,10 @@ const SILENCE: Duration = Duration::from_millis(50);
 
 /// No grant need be larger than what the neighbours' pipes hold, 1 MiB each: a little less, so
 /// that the producer's does not run dry.
-const LARGEST_QUANTUM: u64 = 7 << 17;
+pub(super) const LARGEST_QUANTUM: u64 = 7 << 17;
 
 /// Depth of a token bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Burst {
     /// So many bytes, whatever the rate.
     Bytes(u64),
@@ -74,7 +76,7 @@ impl Limit {
 
 impl Burst {
     /// In bytes, at least 1.
-    fn of(self, rate: u64) -> u64 {
+    pub(super) fn of(self, rate: u64) -> u64 {
         let bytes = match self {
             Burst::Bytes(bytes) => bytes,
             Burst::Time(time) => yielded(rate, time),
@@ -212,7 +214,7 @@ impl<P: Shaper> Shaper for TokenBucket<P> {
 }
 
 /// A whole number of bytes in the unit of the bucket.
-fn in_tokens(bytes: u64) -> u128 {
+pub(super) fn in_tokens(bytes: u64) -> u128 {
     u128::from(bytes) * TOKENS_A_BYTE
 }
 

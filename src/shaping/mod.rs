@@ -1,9 +1,13 @@
 //! How fast the consumer may be fed. Pure rules: time comes in as an argument.
 
 mod bucket;
+mod budget;
+mod member;
 mod schedule;
 
 pub use bucket::{Burst, Limit, TokenBucket};
+pub use budget::{Budget, Grant, GroupLimit, Id, Overcommitted, Terms};
+pub use member::{Group, Ledger, Member};
 pub use schedule::{Schedule, ScheduleError};
 
 use std::cell::RefCell;
