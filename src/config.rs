@@ -1,5 +1,6 @@
 //! What the user asked for.
 
+use crate::group::Wish;
 use crate::shaping::{Burst, Schedule};
 
 /// Everything a run needs to know.
@@ -16,6 +17,8 @@ pub struct Config {
     pub pace: Pace,
     /// How deep the token bucket is; the default if nothing.
     pub burst: Option<Burst>,
+    /// The group whose budget is shared.
+    pub group: Option<Wish>,
     /// The producer is stopped after so many bytes.
     pub stop_after: Option<u64>,
 }

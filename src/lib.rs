@@ -12,10 +12,13 @@
 #![deny(missing_docs)]
 
 pub mod buffer;
+mod clock;
 pub mod config;
 pub mod event_loop;
+pub mod group;
 pub mod proxy;
 pub mod report;
+pub mod runtime_folder;
 pub mod shaping;
 pub mod stream;
 pub mod units;

@@ -4,16 +4,31 @@
 
 mod cli;
 
-use std::io::{Write, stderr};
 use std::process::ExitCode;
 
-use pcproxy::event_loop::{self, End};
+use cli::Order;
+use pcproxy::config::Config;
+use pcproxy::event_loop::{self, End, Error};
+use pcproxy::report::say;
 use signal_hook::consts::SIGPIPE;
 use signal_hook::low_level::emulate_default_handler;
 
 fn main() -> ExitCode {
-    let config = cli::Cli::read();
-    let outcome = event_loop::run(&config);
+    match Order::read() {
+        Order::Transfer(config) => transfer(&config),
+        Order::Command(command) => match command.run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say(format!("{error:#}"));
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+/// Moves stdin to stdout.
+fn transfer(config: &Config) -> ExitCode {
+    let outcome = event_loop::run(config);
     let undelivered = outcome.undelivered;
     match outcome.end {
         Ok(End::Delivered) => ExitCode::SUCCESS,
@@ -24,6 +39,11 @@ fn main() -> ExitCode {
             report("interrupted twice", undelivered);
             die_by(signal)
         }
+        // As a bad command line: nothing was read.
+        Err(Error::Group(error)) => {
+            say(error);
+            ExitCode::from(2)
+        }
         Err(error) => {
             report(error, undelivered);
             ExitCode::FAILURE
@@ -33,15 +53,10 @@ fn main() -> ExitCode {
 
 fn report(what: impl std::fmt::Display, undelivered: usize) {
     match undelivered {
-        0 => say(&what.to_string()),
-        1 => say(&format!("{what}; 1 byte was read and not delivered")),
-        _ => say(&format!("{what}; {undelivered} bytes were read and not delivered")),
+        0 => say(what),
+        1 => say(format!("{what}; 1 byte was read and not delivered")),
+        _ => say(format!("{what}; {undelivered} bytes were read and not delivered")),
     }
-}
-
-/// One line on stderr. That stderr may be closed or full changes nothing.
-fn say(what: &str) {
-    let _ = stderr().write_all(format!("pcproxy: {what}\n").as_bytes());
 }
 
 /// Ends the process as the signal would have, for the shell to see.

@@ -451,6 +451,10 @@ impl<P, C, B: Buffer, S> ProducerConsumerProxy<P, C, B, S> {
     pub fn consumer_mut(&mut self) -> Option<&mut C> {
         self.consumer.as_mut()
     }
+    /// What cuts on the way to the consumer.
+    pub fn shaper(&self) -> &S {
+        &self.shaper
+    }
     /// What cuts on the way to the consumer, to change its rate.
     pub fn shaper_mut(&mut self) -> &mut S {
         &mut self.shaper

@@ -11,7 +11,7 @@ mod watch;
 pub use outcome::{End, Error, Outcome};
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Zoned;
 use mio::{Events, Interest, Poll, Token};
@@ -20,9 +20,12 @@ use rustix::time::TimerfdClockId;
 use signal_hook_mio::v1_0::Signals;
 
 use crate::buffer::{Fifo, Patience};
+use crate::clock;
 use crate::config::{Config, Pace};
+use crate::group::{self, GroupFile};
 use crate::proxy::{ProducerConsumerProxy, Watermarks};
-use crate::shaping::{Burst, Limit, TokenBucket};
+use crate::report;
+use crate::shaping::{Burst, Group, Limit, TokenBucket};
 use crate::stream::{self, Descriptor, Fill, Side, Sink, Source, StreamError};
 use signals::heeded_signals;
 use timer::Timer;
@@ -61,11 +64,12 @@ struct EventLoop {
     burst: Option<Burst>,
     stdin: Watch,
     stdout: Watch,
-    proxy: ProducerConsumerProxy<Source, Sink, Fifo, TokenBucket>,
-    started: Instant,
+    proxy: ProducerConsumerProxy<Source, Sink, Fifo, TokenBucket<Group<GroupFile>>>,
     patience: Patience,
     /// The signal that ended the input.
     interrupted: Option<i32>,
+    /// The user has been told that the group cannot be used.
+    troubled: bool,
     /// The error that ended the input: told once what was read before it is delivered.
     failed: Option<StreamError>,
 }
@@ -90,7 +94,8 @@ impl EventLoop {
 
         let splices = Source::splices(&input) && Sink::splices(&output);
         let watermarks = Watermarks { high: config.buffer, low: config.low_water, prefetch: true };
-        let bucket = TokenBucket::empty(None);
+        let group = config.group.as_ref().map(group::join).transpose()?;
+        let bucket = TokenBucket::empty(None).below(group.unwrap_or_default());
         let timer = Timer::new(registry, TIMER, TimerfdClockId::Monotonic)?;
         let timetable = Timer::new(registry, TIMETABLE, TimerfdClockId::Realtime)?;
         let buffer = Fifo::new(config.buffer, splices);
@@ -110,9 +115,9 @@ impl EventLoop {
             stdin,
             stdout,
             proxy,
-            started: Instant::now(),
             patience: Patience::default(),
             interrupted: None,
+            troubled: false,
             failed: None,
         };
         event_loop.set_pace()?;
@@ -130,7 +135,7 @@ impl EventLoop {
                 now.rate
             }
         };
-        self.proxy.drip(self.started.elapsed());
+        self.proxy.drip(clock::now());
         self.proxy.shaper_mut().set_limit(rate.map(|rate| Limit::paced(rate, self.burst)));
         Ok(())
     }
@@ -158,7 +163,7 @@ impl EventLoop {
     /// Takes the steps that can be taken now. Returns whether more could be.
     fn work(&mut self) -> Result<bool, StreamError> {
         for _ in 0..STEPS_A_LOOK {
-            let now = self.started.elapsed();
+            let now = clock::now();
             self.proxy.drip(now);
             // What is held goes first: each byte that is out makes room in the pipe.
             if self.stdout_ready() && self.proxy.due().is_some_and(|due| due <= now) {
@@ -195,17 +200,18 @@ impl EventLoop {
             let waiting = !self.stdout_ready() && self.proxy.buffered() > 0;
             self.stdout.set(registry, Some(if waiting { Interest::WRITABLE } else { Interest::PRIORITY }))?;
             if let Some(due) = self.proxy.due().filter(|_| !waiting) {
-                self.timer.set(due.saturating_sub(self.started.elapsed()))?;
+                self.timer.set(due.saturating_sub(clock::now()))?;
             }
             timeout = self.waits_to_splice().then(|| self.patience.left());
         }
-        let asleep = Instant::now();
+        self.tell_trouble();
+        let asleep = clock::now();
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => result?,
         }
         if timeout.is_some() && !busy {
-            self.patience.spend(asleep.elapsed());
+            self.patience.spend(clock::now().saturating_sub(asleep));
         }
         for event in events.iter() {
             match event.token() {
@@ -232,6 +238,16 @@ impl EventLoop {
             }
         }
         Ok(None)
+    }
+
+    /// Says once why nothing moves, should the group be out of order: it is tried again all the
+    /// time, since to wait for a limit is better than to break it, or to end a transfer.
+    fn tell_trouble(&mut self) {
+        let trouble = self.proxy.shaper().parent().trouble();
+        if let Some(trouble) = trouble.filter(|_| !self.troubled) {
+            report::say(format!("{trouble}; waiting until that is mended"));
+        }
+        self.troubled = trouble.is_some();
     }
 
     /// Whether the next byte would have to be copied to memory, and the consumer may yet make

@@ -4,6 +4,7 @@ use std::{fmt, io};
 
 use rustix::io::Errno;
 
+use crate::group::GroupError;
 use crate::stream::StreamError;
 
 /// How a run ended without an error of its own.
@@ -27,6 +28,8 @@ pub enum Error {
     Stream(StreamError),
     /// stdout is the file that stdin reads.
     FeedsItself,
+    /// The group that was to be joined.
+    Group(GroupError),
     /// The event loop itself: out of descriptors or memory.
     EventLoop(io::Error),
 }
@@ -36,6 +39,7 @@ impl fmt::Display for Error {
         match self {
             Error::Stream(error) => error.fmt(f),
             Error::FeedsItself => f.write_str("stdout: the output file is the input file, and would be read for ever"),
+            Error::Group(error) => error.fmt(f),
             Error::EventLoop(error) => write!(f, "event loop: {error}"),
         }
     }
@@ -46,6 +50,12 @@ impl std::error::Error for Error {}
 impl From<StreamError> for Error {
     fn from(error: StreamError) -> Self {
         Error::Stream(error)
+    }
+}
+
+impl From<GroupError> for Error {
+    fn from(error: GroupError) -> Self {
+        Error::Group(error)
     }
 }
 

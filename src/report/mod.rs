@@ -1,5 +1,19 @@
 //! What a run tells of itself.
 
+mod account;
+pub mod plot;
+mod show;
 mod status;
+mod verdict;
+
+pub use account::{Account, Cause, Facts, Interval};
+pub use show::{show_bytes, show_rate, show_share, show_time};
+use std::io::Write;
 
 pub use status::{State, Status, VERSION};
+pub use verdict::{summary, verdict};
+
+/// One line on stderr. That stderr may be closed or full changes nothing.
+pub fn say(what: impl std::fmt::Display) {
+    let _ = std::io::stderr().write_all(format!("pcproxy: {what}\n").as_bytes());
+}

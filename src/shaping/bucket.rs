@@ -141,6 +141,11 @@ impl TokenBucket {
 }
 
 impl<P> TokenBucket<P> {
+    /// What must have room as well.
+    pub fn parent(&self) -> &P {
+        &self.parent
+    }
+
     /// The limit in force.
     pub fn limit(&self) -> Option<Limit> {
         self.limit

@@ -131,6 +131,12 @@ pub struct Group<L: Ledger> {
     now: Duration,
 }
 
+impl<L: Ledger> Default for Group<L> {
+    fn default() -> Self {
+        Group::new(Vec::new())
+    }
+}
+
 impl<L: Ledger> Group<L> {
     /// A member of several groups at once, the widest first.
     pub fn new(levels: Vec<Member<L>>) -> Self {

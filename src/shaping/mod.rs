@@ -6,7 +6,7 @@ mod member;
 mod schedule;
 
 pub use bucket::{Burst, Limit, TokenBucket};
-pub use budget::{Budget, Grant, GroupLimit, Id, Overcommitted, Terms};
+pub use budget::{Account, Budget, Grant, GroupLimit, Id, Overcommitted, Terms};
 pub use member::{Group, Ledger, Member};
 pub use schedule::{Schedule, ScheduleError};
 

@@ -1,44 +1,16 @@
-//! The words of the user, turned into a [`Config`].
+//! What to move and how: the options of a transfer, turned into a [`Config`].
 
 use anyhow::{Context, Result, anyhow, bail};
-use clap::Parser;
+use clap::{Args, value_parser};
 use pcproxy::buffer::Chunks;
 use pcproxy::config::{Config, Pace};
-use pcproxy::shaping::{Burst, Schedule};
+use pcproxy::group::{Name, Wish};
+use pcproxy::shaping::{Burst, Schedule, Terms};
 use pcproxy::units::{parse_burst, parse_rate, parse_size, show_size};
 
-const ABOUT: &str = "Moves stdin to stdout through a finite buffer, at a limited rate if you like";
-
-const LONG_ABOUT: &str = "\
-Moves stdin to stdout through a finite buffer, at a limited rate if you like.
-
-When the buffer fills up, the producer is paused until the buffer has room in it again. Bytes \
-move inside the kernel wherever the two sides allow it.";
-
-const EXAMPLES: &str = "\
-Examples:
-  cat big | pcproxy --buffer 64K | nc host 9000
-      a buffer of 64 KiB between a file and the network
-  cat big | pcproxy --rate 10M | nc host 9000
-      10 MiB a second in every interval, however the producer stutters
-  tar c /home | pcproxy --schedule '08:00,512K 18:00,10M' | ssh host 'cat > home.tar'
-      slow by day, faster by night
-  pg_dump db | pcproxy --buffer 1G --low-water 25% | zstd > db.zst
-      let the dump run ahead of the compressor by up to 1 GiB, and go on only when
-      three quarters of that have been worked off
-  tar c /home | pcproxy --pipe-size keep | ssh host 'cat > home.tar'
-      leave the pipes of the neighbours at the size they have
-
-Sizes: 64K and 64KiB are 65,536 bytes, 64kB is 64,000 bytes, a plain number is bytes.
-Rates: a size a second, 10M or 10M/s, or bits a second, 80Mbit.
-
-Exit status: 0 if everything read was delivered, 1 on an I/O error, 2 on a bad command line,
-by SIGPIPE if the consumer left first, by the signal if interrupted.";
-
-/// The command line.
-#[derive(Debug, Parser)]
-#[command(version, about = ABOUT, long_about = LONG_ABOUT, after_long_help = EXAMPLES)]
-pub struct Cli {
+/// The options of a transfer.
+#[derive(Debug, Args)]
+pub struct Transfer {
     /// Hold at most SIZE bytes
     ///
     /// From 1 byte to what the memory allows. Memory is taken only as the buffer fills.
@@ -81,6 +53,24 @@ pub struct Cli {
     #[arg(long, value_name = "TIMETABLE", conflicts_with = "rate", help_heading = "Rate")]
     schedule: Option<Schedule>,
 
+    /// Share one limit with all others that name the same group
+    ///
+    /// NAME may be a path, such as site/backup: each prefix that has a limit counts too. RATE is
+    /// the limit that the group gets if it has none. 'pcproxy group' sets, shows and lifts
+    /// limits.
+    #[arg(short, long, value_name = "NAME[=RATE]", value_parser = group, help_heading = "Group")]
+    group: Option<(Name, Option<u64>)>,
+
+    /// Get a share of the group's limit in proportion to N, from 1 to 1000
+    #[arg(long, value_name = "N", default_value = "100", value_parser = value_parser!(u32).range(1..=1000), requires = "group", help_heading = "Group")]
+    weight: u32,
+
+    /// Get at least RATE of the group's limit before others get more than theirs
+    ///
+    /// Refused if the group has less left to guarantee.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, requires = "group", help_heading = "Group")]
+    min_rate: Option<u64>,
+
     /// Stop the producer after SIZE bytes, deliver them, and end
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Input")]
     stop_after: Option<u64>,
@@ -105,24 +95,9 @@ enum PipeSize {
     Grow(usize),
 }
 
-impl Cli {
-    /// Reads the command line. Says in one line what is wrong with it and exits with status 2,
-    /// or prints what was asked for, such as `--help`, and exits with status 0.
-    pub fn read() -> Config {
-        let config = Cli::try_parse().map_err(|error| {
-            if !error.use_stderr() {
-                error.exit();
-            }
-            anyhow!(in_one_line(&error.to_string()))
-        });
-        config.and_then(|cli| cli.config()).unwrap_or_else(|reason| {
-            crate::say(&format!("{reason}; try 'pcproxy --help'"));
-            std::process::exit(2)
-        })
-    }
-
+impl Transfer {
     /// What the options say together.
-    fn config(&self) -> Result<Config> {
+    pub fn config(&self) -> Result<Config> {
         let low_water = match self.low_water.amount {
             Amount::Bytes(bytes) => bytes,
             Amount::Percent(percent) => (self.buffer as f64 * percent / 100.0) as usize,
@@ -133,6 +108,11 @@ impl Cli {
                 self.low_water.text,
                 self.buffer
             );
+        }
+        if let (Some(least), Some(most)) = (self.min_rate, self.rate)
+            && least > most
+        {
+            bail!("--min-rate must not be above --rate: {}/s are above {}/s", show_size(least), show_size(most));
         }
         Ok(Config {
             buffer: self.buffer,
@@ -147,17 +127,14 @@ impl Cli {
                 (None, None) => Pace::Free,
             },
             burst: self.burst,
+            group: self.group.clone().map(|(name, rate)| Wish {
+                name,
+                rate,
+                terms: Terms { weight: self.weight, guaranteed: self.min_rate.unwrap_or(0) },
+            }),
             stop_after: self.stop_after,
         })
     }
-}
-
-/// What clap says of an error, without the usage below it.
-fn in_one_line(text: &str) -> String {
-    let lines =
-        text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
-    let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
-    lines.join("; ").trim_start_matches("error: ").to_owned()
 }
 
 /// A size from 1 byte to what the memory allows.
@@ -186,4 +163,12 @@ fn share(text: &str) -> Result<Share> {
 
 fn pipe_size(text: &str) -> Result<PipeSize> {
     if text == "keep" { Ok(PipeSize::Keep) } else { Ok(PipeSize::Grow(parse_size(text)?.try_into()?)) }
+}
+
+fn group(text: &str) -> Result<(Name, Option<u64>)> {
+    let (name, rate) = match text.split_once('=') {
+        Some((name, rate)) => (name, Some(parse_rate(rate).map_err(|error| anyhow!("{rate} {error}"))?)),
+        None => (text, None),
+    };
+    Ok((name.parse()?, rate))
 }

@@ -1,0 +1,165 @@
+//! `pcproxy group`: limits that many transfers share.
+
+use std::collections::HashMap;
+use std::io::{Write, stdout};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use comfy_table::{CellAlignment, Table, presets};
+use pcproxy::group::{self, Name};
+use pcproxy::shaping::{Account, Budget, Burst, GroupLimit, Id};
+use pcproxy::units::{parse_burst, parse_rate, show_size};
+use serde::Serialize;
+
+/// How long to look at a group to see how fast its members are.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Set, show and lift the limits that transfers with --group share
+#[derive(Debug, Args)]
+pub struct Group {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Limit all members of a group together, whether there are any yet or not
+    ///
+    /// Running members keep to it within 100 ms.
+    Set {
+        /// Letters, digits, '.', '_' and '-', or a path of such words
+        name: Name,
+        /// Bytes a second, such as 10M or 80Mbit; 'off' lifts the limit
+        #[arg(value_parser = rate_or_off)]
+        rate: RateOrOff,
+        /// Let a burst of SIZE, or of TIME at the rate, pass at once [default: 12ms]
+        #[arg(long, value_name = "SIZE|TIME", value_parser = parse_burst)]
+        burst: Option<Burst>,
+    },
+    /// List groups and their members: pid, rate now, share, weight
+    Ls {
+        /// For programs: an array of groups, rates in bytes a second
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lift the limit of a group, and forget it
+    ///
+    /// Members that are running go on without a limit.
+    Rm {
+        /// The group
+        name: Name,
+    },
+}
+
+/// A limit, or none.
+#[derive(Clone, Copy, Debug)]
+struct RateOrOff(Option<u64>);
+
+fn rate_or_off(text: &str) -> Result<RateOrOff> {
+    if text == "off" { Ok(RateOrOff(None)) } else { Ok(RateOrOff(Some(parse_rate(text)?))) }
+}
+
+impl Group {
+    /// Does it.
+    pub fn run(&self) -> Result<()> {
+        match &self.action {
+            Action::Set { rate: RateOrOff(None), burst: Some(_), .. } => bail!("--burst needs a rate, not 'off'"),
+            Action::Set { name, rate: RateOrOff(rate), burst } => {
+                let limit = rate.map(|rate| GroupLimit { rate, burst: *burst, lasting: true });
+                Ok(group::set(name, limit)?)
+            }
+            Action::Ls { json } => list(*json),
+            Action::Rm { name } => Ok(group::remove(name)?),
+        }
+    }
+}
+
+/// A group, as `group ls --json` has it. Rates are in bytes a second.
+#[derive(Serialize)]
+struct Listed {
+    group: String,
+    /// None, if there is none.
+    limit: Option<u64>,
+    /// Of all members together.
+    rate: u64,
+    members: Vec<ListedMember>,
+}
+
+#[derive(Serialize)]
+struct ListedMember {
+    pid: u32,
+    rate: u64,
+    /// Of what all members move now, from 0 to 1.
+    share: f64,
+    weight: u32,
+    min_rate: u64,
+}
+
+fn list(json: bool) -> Result<()> {
+    let before: HashMap<_, _> = group::list()?.into_iter().collect();
+    if before.values().any(|budget| !budget.members().is_empty()) {
+        sleep(LOOK);
+    }
+    let groups: Vec<_> = group::list()?.into_iter().map(|(name, now)| listed(&name, before.get(&name), &now)).collect();
+    let text = if json { serde_json::to_string_pretty(&groups)? } else { table(&groups) };
+    // Who reads it may have left: `| head -1`.
+    let _ = writeln!(stdout(), "{text}");
+    Ok(())
+}
+
+fn listed(name: &Name, before: Option<&Budget>, now: &Budget) -> Listed {
+    let earlier = |id: Id| before.and_then(|budget| budget.members().iter().find(|account| account.id == id));
+    let rates: Vec<_> =
+        now.members().iter().map(|account| earlier(account.id).map_or(0.0, |earlier| rate(earlier, account))).collect();
+    let sum: f64 = rates.iter().sum();
+    let members = now.members().iter().zip(rates);
+    Listed {
+        group: name.to_string(),
+        limit: now.limit().map(|limit| limit.rate),
+        rate: sum.round() as u64,
+        members: members
+            .map(|(account, rate)| ListedMember {
+                pid: account.id.pid,
+                rate: rate.round() as u64,
+                share: if sum > 0.0 { rate / sum } else { 0.0 },
+                weight: account.terms.weight,
+                min_rate: account.terms.guaranteed,
+            })
+            .collect(),
+    }
+}
+
+/// Bytes a second between two visits of a member to its group; 0 if there was none between.
+fn rate(earlier: &Account, now: &Account) -> f64 {
+    let passed = now.asked.saturating_sub(earlier.asked).as_secs_f64();
+    if passed > 0.0 { now.used.saturating_sub(earlier.used) as f64 / passed } else { 0.0 }
+}
+
+/// A line for each group, and one for each of its members.
+fn table(groups: &[Listed]) -> String {
+    if groups.is_empty() {
+        return "no groups".to_owned();
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["GROUP", "PID", "RATE", "LIMIT", "SHARE", "WEIGHT", "MIN RATE"]);
+    let per_second = |rate| format!("{}/s", show_size(rate));
+    for group in groups {
+        let limit = group.limit.map_or("none".to_owned(), per_second);
+        table.add_row([group.group.clone(), "all".into(), per_second(group.rate), limit]);
+        for member in &group.members {
+            let least = if member.min_rate > 0 { per_second(member.min_rate) } else { String::new() };
+            let share = format!("{:.1} %", 100.0 * member.share);
+            let (pid, weight) = (member.pid.to_string(), member.weight.to_string());
+            table.add_row([group.group.clone(), pid, per_second(member.rate), String::new(), share, weight, least]);
+        }
+    }
+    for (place, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if place > 0 {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.trim_fmt()
+}

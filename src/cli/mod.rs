@@ -1,0 +1,106 @@
+//! The words of the user.
+
+mod group;
+mod transfer;
+
+use anyhow::{Result, anyhow};
+use clap::{Parser, Subcommand};
+use pcproxy::config::Config;
+
+const ABOUT: &str = "Moves stdin to stdout through a finite buffer, at a limited rate if you like";
+
+const LONG_ABOUT: &str = "\
+Moves stdin to stdout through a finite buffer, at a limited rate if you like.
+
+When the buffer fills up, the producer is paused until the buffer has room in it again. Bytes \
+move inside the kernel wherever the two sides allow it.";
+
+const EXAMPLES: &str = "\
+Examples:
+  cat big | pcproxy --buffer 64K | nc host 9000
+      a buffer of 64 KiB between a file and the network
+  cat big | pcproxy --rate 10M | nc host 9000
+      10 MiB a second in every interval, however the producer stutters
+  tar c /home | pcproxy --schedule '08:00,512K 18:00,10M' | ssh host 'cat > home.tar'
+      slow by day, faster by night
+  pg_dump db | pcproxy --buffer 1G --low-water 25% | zstd > db.zst
+      let the dump run ahead of the compressor by up to 1 GiB, and go on only when
+      three quarters of that have been worked off
+  tar c /home | pcproxy --pipe-size keep | ssh host 'cat > home.tar'
+      leave the pipes of the neighbours at the size they have
+  tar c /home | pcproxy --group uplink=10M --rate 4M | ssh host 'cat > home.tar'
+      at most 4 MiB/s, and 10 MiB/s together with all others of the group uplink
+
+Sizes: 64K and 64KiB are 65,536 bytes, 64kB is 64,000 bytes, a plain number is bytes.
+Rates: a size a second, 10M or 10M/s, or bits a second, 80Mbit.
+
+Exit status: 0 if everything read was delivered, 1 on an I/O error, 2 on a bad command line,
+by SIGPIPE if the consumer left first, by the signal if interrupted.";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(version, about = ABOUT, long_about = LONG_ABOUT, after_long_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true, subcommand_value_name = "COMMAND")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    transfer: transfer::Transfer,
+}
+
+/// What else there is to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Group(group::Group),
+}
+
+/// What the user wants.
+pub enum Order {
+    /// Move stdin to stdout.
+    Transfer(Box<Config>),
+    /// Something else.
+    Command(Command),
+}
+
+impl Order {
+    /// Reads the command line. Says in one line what is wrong with it and exits with status 2,
+    /// or prints what was asked for, such as `--help`, and exits with status 0.
+    pub fn read() -> Order {
+        let cli = Cli::try_parse().map_err(|error| {
+            if !error.use_stderr() {
+                error.exit();
+            }
+            anyhow!(in_one_line(&error.to_string()))
+        });
+        cli.and_then(Cli::order).unwrap_or_else(|reason| {
+            pcproxy::report::say(format!("{reason}; try 'pcproxy --help'"));
+            std::process::exit(2)
+        })
+    }
+}
+
+impl Cli {
+    fn order(self) -> Result<Order> {
+        match self.command {
+            Some(command) => Ok(Order::Command(command)),
+            None => Ok(Order::Transfer(Box::new(self.transfer.config()?))),
+        }
+    }
+}
+
+impl Command {
+    /// Does it.
+    pub fn run(&self) -> Result<()> {
+        match self {
+            Command::Group(group) => group.run(),
+        }
+    }
+}
+
+/// What clap says of an error, without the usage below it.
+fn in_one_line(text: &str) -> String {
+    let lines =
+        text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    lines.join("; ").trim_start_matches("error: ").to_owned()
+}

@@ -1,0 +1,243 @@
+//! A budget in a file.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use crc::{CRC_32_ISCSI, Crc};
+use serde::{Deserialize, Serialize};
+
+use super::Name;
+use crate::clock;
+use crate::runtime_folder::{FolderError, RuntimeFolder};
+use crate::shaping::{Budget, Id, Ledger};
+
+/// What the file of a group is called after its name.
+pub(super) const ENDING: &str = ".group";
+
+/// What each record begins with. The last byte is the version of what follows.
+const MAGIC: &[u8; 8] = b"pcgroup\x01";
+
+/// Magic, sequence number, length of the record.
+const HEAD: usize = 8 + 8 + 4;
+
+/// Where the second of the two places for a record begins.
+const SECOND_PLACE: usize = 64 * 1024;
+
+/// What is read of a place at once: the records of some 80 members are no longer.
+const GLANCE: usize = 4096;
+
+/// How often a lock that is taken is tried at once. It is held for microseconds, unless its
+/// holder was preempted or stopped.
+const TRIES: u32 = 4;
+
+const CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+
+/// The budget of a group, in a file that its members lock in turns.
+///
+/// A record is written in the one of two places that does not hold the latest. So one that is
+/// torn, since its writer was killed, shows by its checksum, and the one before it is still
+/// there. A lock goes with the process that holds it.
+#[derive(Debug)]
+pub struct GroupFile {
+    folder: Rc<RuntimeFolder>,
+    name: Name,
+    file: File,
+    boot: String,
+    /// Sequence number of the latest record.
+    sequence: u64,
+    /// The budget as it was seen last: it comes back if the file was removed.
+    seen: Option<Budget>,
+    /// Who leaves when this is dropped.
+    member: Option<Id>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    sequence: u64,
+    /// The start of the machine that the times in the budget count from.
+    boot: String,
+    budget: Budget,
+}
+
+impl GroupFile {
+    /// The file of the group `name`; made if it is missing and `create`, else nothing.
+    ///
+    /// # Errors
+    /// When it cannot be opened or is not the user's alone.
+    pub(super) fn open(folder: &Rc<RuntimeFolder>, name: Name, create: bool) -> Result<Option<Self>, FolderError> {
+        let Some(file) = folder.open_file(&file_name(&name), create)? else { return Ok(None) };
+        let (folder, boot) = (folder.clone(), clock::boot());
+        Ok(Some(GroupFile { folder, name, file, boot, sequence: 0, seen: None, member: None }))
+    }
+
+    /// Has `member` leave the group when this is dropped.
+    pub(super) fn leave_at_end(&mut self, member: Id) {
+        self.member = Some(member);
+    }
+
+    fn file_name(&self) -> String {
+        file_name(&self.name)
+    }
+
+    fn trouble(&self, reason: impl std::fmt::Display) -> FolderError {
+        FolderError::new(&self.folder.path_of(&self.file_name()), reason)
+    }
+
+    /// Locks the file that bears the name now. False if another holds the lock.
+    fn lock(&mut self) -> Result<bool, FolderError> {
+        let mut tries = 0;
+        loop {
+            match self.file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) if tries < TRIES => {
+                    tries += 1;
+                    thread::yield_now();
+                    continue;
+                }
+                Err(TryLockError::WouldBlock) => return Ok(false),
+                Err(TryLockError::Error(error)) => return Err(self.trouble(error)),
+            }
+            if self.file.metadata().map_err(|error| self.trouble(error))?.nlink() > 0 {
+                return Ok(true);
+            }
+            // It was removed: whoever comes first makes it anew.
+            if let Some(file) = self.folder.open_file(&self.file_name(), true)? {
+                self.file = file;
+            }
+        }
+    }
+
+    /// The budget in the locked file.
+    fn read(&mut self) -> Result<Budget, FolderError> {
+        let mut places = [0, SECOND_PLACE].map(|place| self.glance(place));
+        // The later one is the one, unless it is torn.
+        places.sort_by_key(|place| std::cmp::Reverse(place.as_ref().map_or(0, |place| place.sequence)));
+        let record = places.into_iter().flatten().find_map(|place| self.decode(place));
+        match record {
+            Some(Record { sequence, boot, mut budget }) => {
+                self.sequence = sequence;
+                if boot != self.boot {
+                    // None of its members can be alive.
+                    budget.forget_time(clock::now());
+                    budget.retain(|_| false);
+                }
+                Ok(budget)
+            }
+            None if self.file.metadata().is_ok_and(|found| found.len() == 0) => {
+                let mut budget = self.seen.clone().unwrap_or_default();
+                budget.forget_time(clock::now());
+                Ok(budget)
+            }
+            None => Err(self.trouble(format!(
+                "is damaged, or not from this version of pcproxy: 'pcproxy group rm {}' makes room for a new one",
+                self.name
+            ))),
+        }
+    }
+
+    fn glance(&self, at: usize) -> Option<Place> {
+        let mut bytes = vec![0; GLANCE];
+        let read = self.file.read_at(&mut bytes, at as u64).ok()?;
+        bytes.truncate(read);
+        let head = bytes.get(..HEAD)?.strip_prefix(MAGIC)?;
+        let (sequence, length) = head.split_at(8);
+        let sequence = u64::from_le_bytes(sequence.try_into().ok()?);
+        let length = u32::from_le_bytes(length.try_into().ok()?) as usize;
+        Some(Place { at, sequence, length, bytes })
+    }
+
+    fn decode(&self, Place { at, sequence, length, mut bytes }: Place) -> Option<Record> {
+        let end = HEAD.checked_add(length).filter(|end| *end <= SECOND_PLACE)?;
+        let start = bytes.len();
+        if start < end {
+            bytes.resize(end, 0);
+            self.file.read_exact_at(&mut bytes[start..], (at + start) as u64).ok()?;
+        }
+        let record: Record = postcard::from_bytes_crc32(&bytes[HEAD..end], CHECKSUM.digest()).ok()?;
+        (record.sequence == sequence).then_some(record)
+    }
+
+    /// Writes the next record to the locked file.
+    fn write(&mut self, budget: Budget) -> Result<(), FolderError> {
+        let sequence = self.sequence + 1;
+        let record = Record { sequence, boot: self.boot.clone(), budget };
+        let body = postcard::to_stdvec_crc32(&record, CHECKSUM.digest()).map_err(|error| self.trouble(error))?;
+        if HEAD + body.len() > SECOND_PLACE {
+            return Err(self.trouble("has no room for more members"));
+        }
+        let mut bytes = Vec::with_capacity(HEAD + body.len());
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&sequence.to_le_bytes());
+        bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        let at = if sequence.is_multiple_of(2) { 0 } else { SECOND_PLACE };
+        self.file.write_all_at(&bytes, at as u64).map_err(|error| self.trouble(error))?;
+        self.sequence = sequence;
+        self.seen = Some(record.budget);
+        Ok(())
+    }
+
+    fn update_locked<R>(&mut self, change: impl FnOnce(&mut Budget) -> R) -> Result<R, FolderError> {
+        let mut budget = self.read()?;
+        let result = change(&mut budget);
+        if budget.members().is_empty() && budget.limit().is_none() {
+            // Nothing is worth keeping.
+            self.folder.remove(&self.file_name())?;
+        } else {
+            self.write(budget)?;
+        }
+        Ok(result)
+    }
+}
+
+/// A record that is yet to be checked.
+struct Place {
+    at: usize,
+    sequence: u64,
+    length: usize,
+    bytes: Vec<u8>,
+}
+
+impl Drop for GroupFile {
+    fn drop(&mut self) {
+        if let Some(id) = self.member {
+            // Should this fail, others will notice that the process is gone.
+            let _ = patiently(|| self.update(|budget| budget.retain(|account| account.id != id)));
+        }
+    }
+}
+
+impl Ledger for GroupFile {
+    type Error = FolderError;
+
+    fn update<R>(&mut self, change: impl FnOnce(&mut Budget) -> R) -> Result<Option<R>, FolderError> {
+        if !self.lock()? {
+            return Ok(None);
+        }
+        let result = self.update_locked(change);
+        let unlocked: io::Result<()> = self.file.unlock();
+        unlocked.map_err(|error| self.trouble(error))?;
+        result.map(Some)
+    }
+}
+
+/// Tries again while another is at it, for a second.
+pub(super) fn patiently<R>(
+    mut update: impl FnMut() -> Result<Option<R>, FolderError>,
+) -> Result<Option<R>, FolderError> {
+    for _ in 0..1000 {
+        if let Some(result) = update()? {
+            return Ok(Some(result));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(None)
+}
+
+fn file_name(name: &Name) -> String {
+    name.stem() + ENDING
+}

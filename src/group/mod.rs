@@ -1,0 +1,157 @@
+//! Groups of running pcproxies that share one budget, without a daemon: its rule is
+//! [`Budget`], its store a file a group.
+
+mod file;
+mod name;
+mod process;
+
+pub use file::GroupFile;
+pub use name::{Name, NameError};
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::clock;
+use crate::runtime_folder::{FolderError, RuntimeFolder};
+use crate::shaping::{Budget, Group, GroupLimit, Ledger, Member, Overcommitted, Terms};
+use file::{ENDING, patiently};
+
+/// Who has not asked for so long may be dead.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// What a transfer wants of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Which group.
+    pub name: Name,
+    /// The limit that it gets if it has none, in bytes a second.
+    pub rate: Option<u64>,
+    /// On which terms to share.
+    pub terms: Terms,
+}
+
+/// Why a group cannot be used or changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupError {
+    /// Its file.
+    File(FolderError),
+    /// It has less to guarantee.
+    Overcommitted(Name, Overcommitted),
+    /// A process that was stopped just then holds the lock.
+    Locked(Name),
+    /// There is none of this name.
+    Unknown(Name),
+}
+
+impl fmt::Display for GroupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GroupError::File(error) => error.fmt(f),
+            GroupError::Overcommitted(name, error) => write!(f, "group {name}: {error}"),
+            GroupError::Locked(name) => {
+                write!(f, "group {name}: one of its members was stopped while it had it locked")
+            }
+            GroupError::Unknown(name) => {
+                write!(f, "group {name}: there is none; 'pcproxy group ls' lists those there are")
+            }
+        }
+    }
+}
+
+impl std::error::Error for GroupError {}
+
+impl From<FolderError> for GroupError {
+    fn from(error: FolderError) -> Self {
+        GroupError::File(error)
+    }
+}
+
+/// Joins the group that is wished for, and those above it. Leaves them when the result is
+/// dropped.
+///
+/// # Errors
+/// When one of them cannot be used, or has less left than is to be guaranteed.
+pub fn join(wish: &Wish) -> Result<Group<GroupFile>, GroupError> {
+    let folder = Rc::new(RuntimeFolder::open()?);
+    let id = process::own_id();
+    let mut levels = Vec::new();
+    for name in wish.name.levels() {
+        let Some(mut file) = GroupFile::open(&folder, name.clone(), true)? else { continue };
+        let now = clock::now();
+        let rate = wish.rate.filter(|_| name == wish.name);
+        let joined = update(&mut file, &name, |budget| {
+            budget.retain(|account| now.saturating_sub(account.asked) < QUIET || process::lives(account.id));
+            if let (None, Some(rate)) = (budget.limit(), rate) {
+                budget.set_limit(Some(GroupLimit { rate, burst: None, lasting: false }), now)?;
+            }
+            budget.join(id, wish.terms)
+        })?;
+        joined.map_err(|error| GroupError::Overcommitted(name, error))?;
+        file.leave_at_end(id);
+        levels.push(Member::new(file, id, wish.terms));
+    }
+    Ok(Group::new(levels))
+}
+
+/// Puts a limit in force for a group, whether it has members or not; lifts it if nothing.
+///
+/// # Errors
+/// When the group cannot be used, or its members are guaranteed more than that.
+pub fn set(name: &Name, limit: Option<GroupLimit>) -> Result<(), GroupError> {
+    let folder = Rc::new(RuntimeFolder::open()?);
+    let Some(mut file) = GroupFile::open(&folder, name.clone(), true)? else { return Ok(()) };
+    let done = update(&mut file, name, |budget| {
+        budget.retain(|account| process::lives(account.id));
+        budget.set_limit(limit, clock::now())
+    })?;
+    done.map_err(|error| GroupError::Overcommitted(name.clone(), error))
+}
+
+/// Lifts the limit of a group. Its members go on without one; it is gone when the last of them
+/// is. A file that cannot be read is removed.
+///
+/// # Errors
+/// When there is no such group.
+pub fn remove(name: &Name) -> Result<(), GroupError> {
+    let folder = Rc::new(RuntimeFolder::open()?);
+    let Some(mut file) = GroupFile::open(&folder, name.clone(), false)? else {
+        return Err(GroupError::Unknown(name.clone()));
+    };
+    let lifted = update(&mut file, name, |budget| {
+        budget.retain(|account| process::lives(account.id));
+        // Without a limit, none can be too low.
+        let _ = budget.set_limit(None, clock::now());
+    });
+    match lifted {
+        Err(GroupError::File(_)) => Ok(folder.remove(&(name.stem() + ENDING))?),
+        lifted => lifted,
+    }
+}
+
+/// All groups of this user and their budgets as they are now, without members that have died.
+///
+/// # Errors
+/// When one of them cannot be read.
+pub fn list() -> Result<Vec<(Name, Budget)>, GroupError> {
+    let folder = Rc::new(RuntimeFolder::open()?);
+    let mut found = Vec::new();
+    for stem in folder.names(ENDING)? {
+        let Some(name) = Name::of_stem(&stem) else { continue };
+        let Some(mut file) = GroupFile::open(&folder, name.clone(), false)? else { continue };
+        let budget = update(&mut file, &name, |budget| {
+            budget.retain(|account| process::lives(account.id));
+            budget.clone()
+        })?;
+        if budget.limit().is_some() || !budget.members().is_empty() {
+            found.push((name, budget));
+        }
+    }
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(found)
+}
+
+fn update<R>(file: &mut GroupFile, name: &Name, mut change: impl FnMut(&mut Budget) -> R) -> Result<R, GroupError> {
+    let done = patiently(|| file.update(&mut change))?;
+    done.ok_or_else(|| GroupError::Locked(name.clone()))
+}
