@@ -196,7 +196,7 @@ fn a_name_is_escaped_and_cut() {
     run[0].name = Some("<b> \u{1b}[1m & \u{0}\u{ffff} 'x'".to_owned());
     let shown = texts(&run);
     assert!(shown.contains(&"&lt;b&gt; \u{fffd}[1m &amp; \u{fffd}\u{fffd} &apos;x&apos;".to_owned()), "{shown:?}");
-    let summary = "10 MiB in 1.0 s, 10 MiB/s on average; pcproxy 4711; group &quot;R&amp;D&quot;";
+    let summary = "10 MiB in 1.00 s, 10 MiB/s on average; pcproxy 4711; group &quot;R&amp;D&quot;";
     assert!(shown.contains(&summary.to_owned()), "{shown:?}");
     run[0].name = Some("long ".repeat(50));
     assert!(texts(&run).iter().all(|text| text.len() < 90));

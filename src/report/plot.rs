@@ -14,7 +14,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Status, VERSION};
+use super::{Status, VERSION, show_rate, show_time};
 use crate::units::show_size;
 
 /// Width and height of the picture in pixels.
@@ -75,7 +75,7 @@ impl fmt::Display for PlotError {
 
 impl std::error::Error for PlotError {}
 
-/// What plotters may say. Nothing of a text in memory can fail but plotters itself.
+/// What drawing returns: on a text in memory only plotters itself can fail.
 type Drawn<T> = Result<T, DrawingAreaErrorKind<io::Error>>;
 
 type Canvas<'a, C = Shift> = DrawingArea<SVGBackend<'a>, C>;
@@ -396,7 +396,7 @@ fn draw_header(area: &Canvas<'_>, last: &Status) -> Drawn<()> {
     let summary = [
         if last.done { String::new() } else { "so far ".to_owned() },
         format!("{} in {}", show_size(last.bytes), show_time(last.elapsed)),
-        format!(", {}/s on average", show_size(last.mean_rate as u64)),
+        format!(", {} on average", show_rate(last.mean_rate)),
         last.name.as_ref().map_or_else(String::new, |_| format!("; {process}")),
         last.group.as_ref().map_or_else(String::new, |group| format!("; group {}", printable(group, 40))),
     ];
@@ -416,7 +416,7 @@ fn draw_rate(area: &Canvas<'_>, time: Axis, steps: &[&Step]) -> Drawn<()> {
     let rate = if steps.len() > CROWD { CROWDED_RATE } else { RATE };
     let mut legend = vec![("rate".to_owned(), rate), ("mean rate so far".to_owned(), MEAN)];
     if steps.iter().any(|step| step.limit.is_some()) {
-        let far = format!(" (up to {}/s; not shown where far above the rate)", show_size(most as u64));
+        let far = format!(" (up to {}; not shown where far above the rate)", show_rate(most));
         legend.push((format!("limit{}", if near(&most) { "" } else { &far }), LIMIT));
     }
     draw_legend(area, &legend)?;
@@ -514,18 +514,6 @@ fn printable(text: &str, most: usize) -> String {
         shown.push('…');
     }
     shown
-}
-
-/// A time in seconds, for people: `2 min 30 s`.
-fn show_time(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    match whole {
-        0 => format!("{:.0} ms", seconds * 1000.0),
-        1..60 => format!("{seconds:.1} s"),
-        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
-        3600..86400 => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
-        _ => format!("{} days {} h", whole / 86400, whole % 86400 / 3600),
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,1 @@
+//! Asking runs from outside.
