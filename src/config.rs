@@ -1,6 +1,7 @@
 //! What the user asked for.
 
 use crate::group::Wish;
+use crate::report::Reports;
 use crate::shaping::{Burst, Schedule};
 
 /// Everything a run needs to know.
@@ -21,6 +22,17 @@ pub struct Config {
     pub group: Option<Wish>,
     /// The producer is stopped after so many bytes.
     pub stop_after: Option<u64>,
+    /// What to tell of the run.
+    pub reports: Reports,
+    /// Listen to who wants to see and steer the run.
+    pub control: bool,
+}
+
+impl Config {
+    /// What the group is called, if there is one.
+    pub fn group_name(&self) -> Option<String> {
+        self.group.as_ref().map(|wish| wish.name.to_string())
+    }
 }
 
 /// How fast the consumer is fed.

@@ -14,6 +14,7 @@
 pub mod buffer;
 mod clock;
 pub mod config;
+pub mod control;
 pub mod event_loop;
 pub mod group;
 pub mod proxy;

@@ -308,6 +308,22 @@ where
         self.stopped = true;
     }
 
+    /// Pauses and resumes the producer elsewhere from now on. What is held stays, though it be
+    /// more than the new high watermark: `resize` tells the buffer.
+    pub fn set_watermarks(&mut self, watermarks: Watermarks, resize: impl FnOnce(&mut B)) {
+        self.watermarks = watermarks;
+        resize(&mut self.buffer);
+        let full = self.buffer.len() >= watermarks.high;
+        let Some(producer) = &mut self.producer else { return };
+        if full && !self.producer_paused {
+            self.producer_paused = true;
+            producer.pause_producing();
+        } else if self.producer_paused && self.buffer.len() <= watermarks.low {
+            self.producer_paused = false;
+            producer.resume_producing();
+        }
+    }
+
     /// Lets tokens drip into the shaper up to `now`, a time on any clock that never goes
     /// back. What follows happens at that time.
     pub fn drip(&mut self, now: Duration) {

@@ -3,7 +3,7 @@
 use std::env;
 use std::fmt;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
@@ -66,6 +66,12 @@ impl RuntimeFolder {
     /// Where something of this name lies in the folder.
     pub fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// Where a socket of this name lies: the way by the descriptor is short enough for the address
+    /// of a socket, wherever the folder is.
+    pub(crate) fn socket_path(&self, name: &str) -> PathBuf {
+        format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd()).into()
     }
 
     /// Opens a file of this user's to read and write; makes it if it is missing and `create`.

@@ -102,6 +102,28 @@ pub fn parse_burst(text: &str) -> Result<Burst, UnitError> {
     }
 }
 
+/// The time between two looks: `1s`, `500ms`, `1m`, or a plain number of seconds.
+///
+/// # Errors
+/// When the text is no time, or one below 10 ms.
+///
+/// ```
+/// use pcproxy::units::parse_interval;
+/// use std::time::Duration;
+/// assert_eq!(parse_interval("500ms"), Ok(Duration::from_millis(500)));
+/// assert_eq!(parse_interval("2"), Ok(Duration::from_secs(2)));
+/// assert!(parse_interval("0").is_err());
+/// ```
+pub fn parse_interval(text: &str) -> Result<Duration, UnitError> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let time = || text.parse::<jiff::SignedDuration>().ok()?.try_into().ok();
+    match seconds.or_else(time) {
+        Some(time) if time >= Duration::from_millis(10) => Ok(time),
+        Some(_) => Err(UnitError { reason: "is too short: the least is 10ms".into() }),
+        None => Err(UnitError { reason: "is not a time: use 1s, 500ms, 2m, or a number of seconds".into() }),
+    }
+}
+
 /// A size for people: `64 KiB`.
 pub fn show_size(bytes: u64) -> String {
     humansize::format_size(bytes, humansize::BINARY)

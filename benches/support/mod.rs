@@ -5,12 +5,14 @@
 
 pub mod contestant;
 pub mod curve;
+pub mod meter;
 pub mod options;
 pub mod proc;
 pub mod roles;
 pub mod stage;
 pub mod stats;
 pub mod table;
+pub mod verdict;
 
 pub use contestant::{Contestant, find, found, interleaved};
 pub use options::{Options, Set, main_with};

@@ -23,11 +23,15 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts the program `words[0]` with the rest as its arguments.
+    /// Starts the program `words[0]` with the rest as its arguments. `NAME=VALUE` before it goes to its
+    /// environment, as in a shell.
     pub fn start(words: &[String], stdin: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Result<Self> {
-        let (program, arguments) = words.split_first().context("no program to start")?;
+        let settings = words.iter().map_while(|word| word.split_once('=').filter(|(name, _)| !name.contains('/')));
+        let settings: Vec<_> = settings.collect();
+        let (program, arguments) = words[settings.len()..].split_first().context("no program to start")?;
         let child = Command::new(program)
             .args(arguments)
+            .envs(settings)
             .stdin(stdin)
             .stdout(stdout)
             .stderr(Stdio::piped())

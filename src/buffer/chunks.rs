@@ -51,7 +51,15 @@ struct Chunk {
 impl Chunks {
     /// An empty buffer, meant for at most `capacity` bytes: no chunk is larger.
     pub fn new(capacity: usize) -> Self {
-        Chunks { chunks: VecDeque::new(), len: 0, size: capacity.clamp(1, CHUNK), spare: Vec::new() }
+        let mut chunks = Chunks { chunks: VecDeque::new(), len: 0, size: CHUNK, spare: Vec::new() };
+        chunks.set_capacity(capacity);
+        chunks
+    }
+
+    /// Is meant for at most `capacity` bytes from now on. What is held stays, though it be more.
+    pub fn set_capacity(&mut self, capacity: usize) {
+        self.size = capacity.clamp(1, CHUNK);
+        self.spare.clear();
     }
 
     /// Whether the system would map `capacity` bytes at all; touches none of them.

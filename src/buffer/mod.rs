@@ -13,6 +13,25 @@ use std::io;
 use std::os::fd::AsFd;
 
 use crate::proxy::Buffer;
+use crate::units::show_size;
+
+/// Whether a buffer may have `size` bytes: from 1 to what the memory allows.
+///
+/// # Errors
+/// Why it may not.
+pub fn check_size(size: u64) -> Result<usize, String> {
+    if size == 0 {
+        return Err("nothing could pass: the least is 1".to_owned());
+    }
+    let memory = rustix::system::sysinfo();
+    let memory = memory.totalram as u64 * u64::from(memory.mem_unit);
+    if size > memory {
+        return Err(format!("more than the memory of this machine, which is {}", show_size(memory)));
+    }
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    Chunks::could_hold(size).map_err(|error| format!("more than the system gives this process: {error}"))?;
+    Ok(size)
+}
 
 /// First-in, first-out: pipes of the kernel's in front, user memory behind them.
 ///
@@ -43,10 +62,20 @@ impl Fifo {
         Fifo {
             pipes: VecDeque::new(),
             most_pipes: if splices { Self::PIPES } else { 0 },
-            // Twice the slots: a grant cuts pages, and the pieces of a page take one each.
-            pipe_size: capacity.saturating_mul(2).min(Self::PIPE),
+            pipe_size: Self::pipe_size(capacity),
             chunks: Chunks::new(capacity),
         }
+    }
+
+    fn pipe_size(capacity: usize) -> usize {
+        // Twice the slots: a grant cuts pages, and the pieces of a page take one each.
+        capacity.saturating_mul(2).min(Self::PIPE)
+    }
+
+    /// Is for at most `capacity` bytes from now on. What is held stays, though it be more.
+    pub fn set_capacity(&mut self, capacity: usize) {
+        self.pipe_size = Self::pipe_size(capacity);
+        self.chunks.set_capacity(capacity);
     }
 
     /// Takes at most `limit` bytes, at least 1, from `fd` by reference. Nothing, where they

@@ -1,12 +1,15 @@
 //! What to move and how: the options of a transfer, turned into a [`Config`].
 
-use anyhow::{Context, Result, anyhow, bail};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
 use clap::{Args, value_parser};
-use pcproxy::buffer::Chunks;
+use pcproxy::buffer::check_size;
 use pcproxy::config::{Config, Pace};
 use pcproxy::group::{Name, Wish};
+use pcproxy::report::{Reports, Target};
 use pcproxy::shaping::{Burst, Schedule, Terms};
-use pcproxy::units::{parse_burst, parse_rate, parse_size, show_size};
+use pcproxy::units::{parse_burst, parse_interval, parse_rate, parse_size, show_size};
 
 /// The options of a transfer.
 #[derive(Debug, Args)]
@@ -74,6 +77,34 @@ pub struct Transfer {
     /// Stop the producer after SIZE bytes, deliver them, and end
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Input")]
     stop_after: Option<u64>,
+
+    /// Call this transfer TEXT, where it is shown and to 'pcproxy ctl'
+    #[arg(long, value_name = "TEXT", help_heading = "Reports")]
+    name: Option<String>,
+
+    /// Say how many bytes are to come; known without it where stdin is a file
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Reports")]
+    size: Option<u64>,
+
+    /// Say at the end how it went, and who was slow
+    ///
+    /// The same at any time: kill -USR1 PID.
+    #[arg(long, help_heading = "Reports")]
+    summary: bool,
+
+    /// Write a JSON object to FILE, or descriptor FD, every --interval and at the end
+    ///
+    /// 'pcproxy plot' draws such a file. docs/guide.md has the fields.
+    #[arg(long, value_name = "FILE|FD", value_parser = stats_target, help_heading = "Reports")]
+    stats: Option<Target>,
+
+    /// Tell of the run every TIME
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval, help_heading = "Reports")]
+    interval: Duration,
+
+    /// Do not listen to 'pcproxy ctl' and 'pcproxy top'
+    #[arg(long, help_heading = "Reports")]
+    no_control: bool,
 }
 
 /// A number of bytes, or a share of the buffer, in the user's words and in ours.
@@ -133,23 +164,20 @@ impl Transfer {
                 terms: Terms { weight: self.weight, guaranteed: self.min_rate.unwrap_or(0) },
             }),
             stop_after: self.stop_after,
+            reports: Reports {
+                name: self.name.clone(),
+                size: self.size,
+                summary: self.summary,
+                stats: self.stats.clone(),
+                interval: self.interval,
+            },
+            control: !self.no_control,
         })
     }
 }
 
-/// A size from 1 byte to what the memory allows.
 fn buffer_size(text: &str) -> Result<usize> {
-    let size = usize::try_from(parse_size(text)?).unwrap_or(usize::MAX);
-    if size == 0 {
-        bail!("nothing could pass: the least is 1");
-    }
-    let memory = rustix::system::sysinfo();
-    let memory = memory.totalram as u64 * u64::from(memory.mem_unit);
-    if size as u64 > memory {
-        bail!("more than the memory of this machine, which is {}", show_size(memory));
-    }
-    Chunks::could_hold(size).context("more than the system gives this process")?;
-    Ok(size)
+    check_size(parse_size(text)?).map_err(|reason| anyhow!(reason))
 }
 
 fn share(text: &str) -> Result<Share> {
@@ -171,4 +199,13 @@ fn group(text: &str) -> Result<(Name, Option<u64>)> {
         None => (text, None),
     };
     Ok((name.parse()?, rate))
+}
+
+/// A number is a descriptor.
+fn stats_target(text: &str) -> Result<Target> {
+    match text.parse::<i32>() {
+        Ok(number) if number < 0 => bail!("is neither a file nor a descriptor: a descriptor is at least 0"),
+        Ok(number) => Ok(Target::Descriptor(number)),
+        Err(_) => Ok(Target::File(text.into())),
+    }
 }

@@ -4,9 +4,9 @@ mod client;
 mod protocol;
 mod server;
 
-pub use client::{Client, ControlError, Run, runs};
+pub use client::*;
 pub use protocol::{Reply, Request, VERSION};
-pub use server::Server;
+pub use server::{Host, Server};
 
 /// What the socket of a run is called after its pid.
 pub(crate) const ENDING: &str = ".sock";

@@ -11,20 +11,24 @@ mod watch;
 pub use outcome::{End, Error, Outcome};
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use jiff::Zoned;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::io::Errno;
 use rustix::time::TimerfdClockId;
+use signal_hook::consts::SIGUSR1;
 use signal_hook_mio::v1_0::Signals;
 
-use crate::buffer::{Fifo, Patience};
+use crate::buffer::{self, Fifo, Patience};
 use crate::clock;
 use crate::config::{Config, Pace};
+use crate::control::{Host, Request, Server};
 use crate::group::{self, GroupFile};
 use crate::proxy::{ProducerConsumerProxy, Watermarks};
-use crate::report;
+use crate::report::{self, Cause, Interval, Reporter, Status};
 use crate::shaping::{Burst, Group, Limit, TokenBucket};
 use crate::stream::{self, Descriptor, Fill, Side, Sink, Source, StreamError};
 use signals::heeded_signals;
@@ -36,6 +40,8 @@ const STDOUT: Token = Token(1);
 const SIGNALS: Token = Token(2);
 const TIMER: Token = Token(3);
 const TIMETABLE: Token = Token(4);
+const TICK: Token = Token(5);
+const CONTROL: Token = Token(6);
 
 /// How many steps are taken before the loop looks up: signals must be heard even when both
 /// sides are always ready.
@@ -49,6 +55,8 @@ pub fn run(config: &Config) -> Outcome {
     match EventLoop::new(config) {
         Ok(mut event_loop) => {
             let end = event_loop.run();
+            event_loop.observe(clock::now());
+            event_loop.reporter.finish(clock::now());
             Outcome { end, undelivered: event_loop.proxy.buffered() }
         }
         Err(error) => Outcome { end: Err(error), undelivered: 0 },
@@ -60,7 +68,12 @@ struct EventLoop {
     signals: Signals,
     timer: Timer,
     timetable: Timer,
+    tick: Timer,
+    control: Option<Server>,
+    reporter: Reporter,
     pace: Pace,
+    /// Told to feed the consumer nothing for now.
+    held_up: bool,
     burst: Option<Burst>,
     stdin: Watch,
     stdout: Watch,
@@ -98,6 +111,19 @@ impl EventLoop {
         let bucket = TokenBucket::empty(None).below(group.unwrap_or_default());
         let timer = Timer::new(registry, TIMER, TimerfdClockId::Monotonic)?;
         let timetable = Timer::new(registry, TIMETABLE, TimerfdClockId::Realtime)?;
+        let tick = Timer::new(registry, TICK, TimerfdClockId::Monotonic)?;
+        let mut reporter =
+            Reporter::new(&config.reports, clock::now(), config.buffer, config.group_name()).map_err(Error::Stats)?;
+        let left = stream::left_to_read(&input).map(|left| left.min(config.stop_after.unwrap_or(u64::MAX)));
+        reporter.facts.size = reporter.facts.size.or(left);
+        if let Some(wait) = reporter.first_tick() {
+            tick.set(wait)?;
+        }
+        // Without a socket it still moves what there is to move.
+        let control = if config.control { Server::open().ok() } else { None };
+        if let Some(server) = &control {
+            registry.register(&mut SourceFd(&server.as_fd().as_raw_fd()), CONTROL, Interest::READABLE)?;
+        }
         let buffer = Fifo::new(config.buffer, splices);
         let mut proxy = ProducerConsumerProxy::shaped(Sink::new(output), buffer, watermarks, true, bucket);
         // A producer that cannot be waited for is asked for each piece.
@@ -110,6 +136,10 @@ impl EventLoop {
             signals,
             timer,
             timetable,
+            tick,
+            control,
+            reporter,
+            held_up: false,
             pace: config.pace.clone(),
             burst: config.burst,
             stdin,
@@ -124,7 +154,7 @@ impl EventLoop {
         Ok(event_loop)
     }
 
-    /// Puts the limit in force that the pace asks for now.
+    /// Puts the limit in force that the pace asks for now: none passes while held up.
     fn set_pace(&mut self) -> io::Result<()> {
         let rate = match &self.pace {
             Pace::Free => None,
@@ -136,6 +166,7 @@ impl EventLoop {
             }
         };
         self.proxy.drip(clock::now());
+        let rate = if self.held_up { Some(0) } else { rate };
         self.proxy.shaper_mut().set_limit(rate.map(|rate| Limit::paced(rate, self.burst)));
         Ok(())
     }
@@ -190,6 +221,7 @@ impl EventLoop {
     /// Sees what has become ready; sleeps until something does unless there is work to do.
     fn look(&mut self, events: &mut Events, busy: bool) -> Result<Option<End>, Error> {
         let mut timeout = Some(Duration::ZERO);
+        let mut cause = None;
         if !busy {
             let delivered = self.proxy.consumer().map_or(0, Sink::delivered);
             self.patience.earn(delivered);
@@ -199,20 +231,28 @@ impl EventLoop {
             // Without interest in writing, the news that the consumer has left still comes.
             let waiting = !self.stdout_ready() && self.proxy.buffered() > 0;
             self.stdout.set(registry, Some(if waiting { Interest::WRITABLE } else { Interest::PRIORITY }))?;
-            if let Some(due) = self.proxy.due().filter(|_| !waiting) {
+            let next = self.proxy.due().filter(|_| !waiting);
+            let heard = self.control.as_ref().and_then(Server::due);
+            if let Some(due) = next.into_iter().chain(heard).min() {
                 self.timer.set(due.saturating_sub(clock::now()))?;
             }
             timeout = self.waits_to_splice().then(|| self.patience.left());
+            cause = Some(self.cause(waiting));
         }
         self.tell_trouble();
         let asleep = clock::now();
+        self.observe(asleep);
+        self.reporter.account.sleeps(asleep, cause);
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => result?,
         }
+        let awake = clock::now();
+        self.reporter.account.wakes(awake);
         if timeout.is_some() && !busy {
-            self.patience.spend(clock::now().saturating_sub(asleep));
+            self.patience.spend(awake.saturating_sub(asleep));
         }
+        let mut called = self.control.as_ref().and_then(Server::due).is_some_and(|due| due <= awake);
         for event in events.iter() {
             match event.token() {
                 STDIN => self.proxy.producer_mut().into_iter().for_each(Source::set_ready),
@@ -233,11 +273,44 @@ impl EventLoop {
                     }
                 }
                 TIMETABLE => self.set_pace()?,
+                TICK => {
+                    self.observe(awake);
+                    self.tick.set(self.reporter.tick(awake))?;
+                }
+                CONTROL => called = true,
                 // The timer only wakes: what is due shows in the next step.
                 _ => {}
             }
         }
+        if called && let Some(mut control) = self.control.take() {
+            control.work(awake, self);
+            self.control = Some(control);
+        }
         Ok(None)
+    }
+
+    /// What the loop waits for when it has nothing to do; `waiting` if it is for the consumer.
+    fn cause(&self, waiting: bool) -> Cause {
+        if self.held_up {
+            Cause::Paused
+        } else if waiting || self.waits_to_splice() {
+            Cause::Consumer
+        } else if self.proxy.buffered() > 0 {
+            Cause::Limit
+        } else {
+            Cause::Producer
+        }
+    }
+
+    /// Brings what is told of the run up to date.
+    fn observe(&mut self, now: Duration) {
+        let (proxy, reporter) = (&self.proxy, &mut self.reporter);
+        let delivered = proxy.consumer().map_or(0, Sink::delivered);
+        let paused = proxy.producer().is_some() && proxy.producer_paused();
+        reporter.account.holds(now, delivered, proxy.buffered(), paused);
+        let own = if self.held_up { None } else { proxy.shaper().limit().map(|limit| limit.rate) };
+        reporter.facts.limit = own.into_iter().chain(proxy.shaper().parent().rate()).min();
+        reporter.facts.paused = self.held_up;
     }
 
     /// Says once why nothing moves, should the group be out of order: it is tried again all the
@@ -254,6 +327,17 @@ impl EventLoop {
     /// room for it in the pipe.
     fn waits_to_splice(&self) -> bool {
         !self.stdout_ready() && self.proxy.buffer().would_copy() && !self.patience.left().is_zero()
+    }
+
+    /// Holds at most `size` bytes from now on, with the same share of them for the low watermark.
+    fn resize(&mut self, size: u64) -> Result<(), String> {
+        let high = buffer::check_size(size)?;
+        let Watermarks { high: before, low, prefetch } = self.proxy.watermarks();
+        let low = (high as f64 * (low as f64 / before as f64)) as usize;
+        self.proxy
+            .set_watermarks(Watermarks { high, low: low.min(high - 1), prefetch }, |fifo| fifo.set_capacity(high));
+        self.reporter.account.resize(high);
+        Ok(())
     }
 
     fn stdout_ready(&self) -> bool {
@@ -274,11 +358,39 @@ impl EventLoop {
     /// second ends the run.
     fn signalled(&mut self) -> Option<End> {
         for signal in self.signals.pending() {
+            if signal == SIGUSR1 {
+                let now = clock::now();
+                self.observe(now);
+                self.reporter.summarize(now);
+                continue;
+            }
             if self.interrupted.replace(signal).is_some() {
                 return Some(End::Abandoned(signal));
             }
             self.proxy.finish();
         }
         None
+    }
+}
+
+/// What can be asked for from outside.
+impl Host for EventLoop {
+    fn obey(&mut self, request: &Request) -> Result<(), String> {
+        match request {
+            Request::Stats => {}
+            Request::Rate { rate: Some(0) } => return Err("the least rate is 1 byte a second".to_owned()),
+            Request::Rate { rate } => self.pace = rate.map_or(Pace::Free, Pace::Constant),
+            Request::Pause => self.held_up = true,
+            Request::Resume => self.held_up = false,
+            Request::Buffer { size } => self.resize(*size)?,
+            Request::Stop => self.proxy.finish(),
+        }
+        self.set_pace().map_err(|error| error.to_string())
+    }
+
+    fn status(&mut self, interval: &mut Interval) -> Status {
+        let now = clock::now();
+        self.observe(now);
+        self.reporter.status(now, interval)
     }
 }

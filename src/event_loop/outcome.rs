@@ -30,6 +30,8 @@ pub enum Error {
     FeedsItself,
     /// The group that was to be joined.
     Group(GroupError),
+    /// Where the records of the run were to go.
+    Stats(io::Error),
     /// The event loop itself: out of descriptors or memory.
     EventLoop(io::Error),
 }
@@ -40,6 +42,7 @@ impl fmt::Display for Error {
             Error::Stream(error) => error.fmt(f),
             Error::FeedsItself => f.write_str("stdout: the output file is the input file, and would be read for ever"),
             Error::Group(error) => error.fmt(f),
+            Error::Stats(error) => write!(f, "--stats: {error}"),
             Error::EventLoop(error) => write!(f, "event loop: {error}"),
         }
     }

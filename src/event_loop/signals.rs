@@ -1,8 +1,8 @@
 //! Which signals to listen to.
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
-/// The signals that end a run, but for those that whoever started us has us ignore: `nohup`
+/// The signals that end a run, and SIGUSR1, which asks how it goes, but for those that whoever started us has us ignore: `nohup`
 /// does so with SIGHUP, a shell with SIGINT for a job in the background.
 pub(super) fn heeded_signals() -> impl Iterator<Item = i32> {
     let ignored = std::fs::read_to_string("/proc/self/status")
@@ -12,5 +12,5 @@ pub(super) fn heeded_signals() -> impl Iterator<Item = i32> {
             u64::from_str_radix(mask.trim(), 16).ok()
         })
         .unwrap_or(0);
-    [SIGHUP, SIGINT, SIGTERM].into_iter().filter(move |signal| ignored & (1 << (signal - 1)) == 0)
+    [SIGHUP, SIGINT, SIGTERM, SIGUSR1].into_iter().filter(move |signal| ignored & (1 << (signal - 1)) == 0)
 }

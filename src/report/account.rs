@@ -120,6 +120,11 @@ impl Account {
         }
     }
 
+    /// The buffer is of another size from now on, in bytes.
+    pub fn resize(&mut self, buffer: usize) {
+        self.buffer = buffer;
+    }
+
     /// From `now` on the run waits for `cause`; for none, if it only looks up.
     pub fn sleeps(&mut self, now: Duration, cause: Option<Cause>) {
         self.pass(now);
@@ -164,12 +169,12 @@ impl Account {
         let mut waits = STATES.into_iter().zip(self.waits).zip(last.waits);
         let waited = waits.find(|((_, wait), before)| wait.saturating_sub(*before) > length / 2);
         let state = waited.map_or(State::Flowing, |((state, _), _)| state);
-        let [producer, consumer, limit, _] = self.waits.map(|wait| wait.as_secs_f64());
+        let [producer, consumer, limit, _] = self.waits.map(seconds);
         let mean_rate = rate(self.bytes, elapsed);
         Status {
             version: VERSION,
             time: facts.time,
-            elapsed: elapsed.as_secs_f64(),
+            elapsed: seconds(elapsed),
             pid: facts.pid,
             name: facts.name.clone(),
             group: facts.group.clone(),
@@ -188,7 +193,7 @@ impl Account {
             waited_for_consumer: consumer,
             waited_for_limit: limit,
             producer_pauses: self.producer_pauses,
-            producer_paused: self.producer_paused.as_secs_f64(),
+            producer_paused: seconds(self.producer_paused),
             done: facts.done,
         }
     }
@@ -214,9 +219,14 @@ impl Account {
     }
 }
 
-/// Bytes a second. In no time nothing moves.
+/// Whole bytes a second. In no time nothing moves.
 fn rate(bytes: u64, time: Duration) -> f64 {
-    if time.is_zero() { 0.0 } else { bytes as f64 / time.as_secs_f64() }
+    if time.is_zero() { 0.0 } else { (bytes as f64 / time.as_secs_f64()).round() }
+}
+
+/// To the microsecond: more digits would tell nobody more.
+fn seconds(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1e6
 }
 
 #[cfg(test)]

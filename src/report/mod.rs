@@ -1,15 +1,19 @@
 //! What a run tells of itself.
 
+use std::io::Write;
+
 mod account;
+mod lines;
 pub mod plot;
+mod reporter;
 mod show;
 mod status;
 mod verdict;
 
 pub use account::{Account, Cause, Facts, Interval};
+pub use lines::{Lines, Target};
+pub use reporter::{Reporter, Reports};
 pub use show::{show_bytes, show_rate, show_share, show_time};
-use std::io::Write;
-
 pub use status::{State, Status, VERSION};
 pub use verdict::{summary, verdict};
 

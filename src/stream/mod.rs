@@ -57,3 +57,12 @@ pub fn feeds_itself(input: &Descriptor, output: &Descriptor) -> bool {
     };
     input.kind() == Kind::File && output.kind() == Kind::File && same().unwrap_or(false)
 }
+
+/// How many bytes of a regular file are still to be read, as of now; nothing of anything else.
+pub fn left_to_read(input: &Descriptor) -> Option<u64> {
+    if input.kind() != Kind::File {
+        return None;
+    }
+    let size = rustix::fs::fstat(input.fd()).ok()?.st_size as u64;
+    Some(size.saturating_sub(rustix::fs::tell(input.fd()).ok()?))
+}
