@@ -1,6 +1,7 @@
 //! The words of the user.
 
 mod group;
+mod plot;
 mod transfer;
 
 use anyhow::{Result, anyhow};
@@ -52,6 +53,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Group(group::Group),
+    Plot(plot::Plot),
 }
 
 /// What the user wants.
@@ -93,6 +95,7 @@ impl Command {
     pub fn run(&self) -> Result<()> {
         match self {
             Command::Group(group) => group.run(),
+            Command::Plot(plot) => plot.run(),
         }
     }
 }

@@ -91,6 +91,9 @@ pub struct Account {
     producer_is_paused: bool,
     producer_pauses: u64,
     producer_paused: Duration,
+    /// How long the producer could have been ahead, had the buffer been larger.
+    lead: Duration,
+    avoidable_wait: Duration,
     /// The highest rate of the stretches before this one.
     peak_rate: f64,
     /// When this stretch began, and the bytes delivered before it.
@@ -114,6 +117,8 @@ impl Account {
             producer_is_paused: false,
             producer_pauses: 0,
             producer_paused: Duration::ZERO,
+            lead: Duration::ZERO,
+            avoidable_wait: Duration::ZERO,
             peak_rate: 0.0,
             stretch: (start, 0),
             moved: start,
@@ -194,6 +199,7 @@ impl Account {
             waited_for_limit: limit,
             producer_pauses: self.producer_pauses,
             producer_paused: seconds(self.producer_paused),
+            avoidable_wait: seconds(self.avoidable_wait),
             done: facts.done,
         }
     }
@@ -207,6 +213,11 @@ impl Account {
         }
         if self.producer_is_paused {
             self.producer_paused += passed;
+            self.lead += passed;
+        } else if self.cause == Some(Cause::Producer) {
+            let avoidable = passed.min(self.lead);
+            self.avoidable_wait += avoidable;
+            self.lead -= avoidable;
         }
     }
 

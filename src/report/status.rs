@@ -55,6 +55,9 @@ pub struct Status {
     pub producer_pauses: u64,
     /// How long it was paused in all.
     pub producer_paused: f64,
+    /// How much of `waited_for_producer` a larger buffer would have spared: the producer had been
+    /// paused for as long before, and could have been ahead by so much.
+    pub avoidable_wait: f64,
     /// The last status of a run that has ended.
     pub done: bool,
 }

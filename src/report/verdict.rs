@@ -25,9 +25,7 @@ struct Wait {
 
 /// One sentence that says who was slow in a run up to `status`, and what would help.
 ///
-/// It tells of the whole run, not of the interval before the status. A status does not say in
-/// which order things happened: a producer that came late once, and was paused ever after,
-/// looks like one that works in bursts.
+/// It tells of the whole run, not of the interval before the status.
 ///
 /// ```text
 /// consumer-bound: stdout was full 83 % of the time; a larger --buffer would not help
@@ -40,10 +38,8 @@ pub fn verdict(status: &Status) -> String {
 
     let (much, some) = (MUCH * status.elapsed, SOME * status.elapsed);
     let share = |wait: &Wait| format!("{} {}", wait.what, show_share(wait.time, status.elapsed));
-    // What the producer could have done while it was paused, where it was then waited for.
-    let savable = status.producer_paused.min(producer.time);
     let drain = if consumer.time >= limit.time { &consumer } else { &limit };
-    let bursty = savable >= some && drain.time >= some;
+    let bursty = status.avoidable_wait >= some && drain.time >= some;
 
     let mut waits = [&producer, &consumer, &limit];
     waits.sort_by(|one, other| other.time.total_cmp(&one.time));
