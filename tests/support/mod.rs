@@ -403,3 +403,23 @@ impl End {
         assert_eq!(self.stderr, "");
     }
 }
+
+/// Starts a pcproxy that the test has prepared, such as with an environment of its own.
+pub fn start_command(command: Command, stdin: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Running {
+    Running::spawn(command, stdin, stdout)
+}
+
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line that it says on stderr, without its end.
+    pub fn line(&self) -> String {
+        let mut line = Vec::new();
+        // No byte more: the rest is for whoever waits for the end.
+        let bytes = (&self.stderr).bytes().map(|byte| byte.expect("a line on stderr"));
+        line.extend(bytes.take_while(|byte| *byte != b'\n'));
+        String::from_utf8(line).unwrap()
+    }
+}
