@@ -28,7 +28,7 @@ use crate::config::{Config, Pace};
 use crate::control::{Host, Request, Server};
 use crate::group::{self, GroupFile};
 use crate::proxy::{ProducerConsumerProxy, Watermarks};
-use crate::report::{self, Cause, Interval, Reporter, Status};
+use crate::report::{self, Cause, Interval, Reporter, Status, show_bytes};
 use crate::shaping::{Burst, Group, Limit, TokenBucket};
 use crate::stream::{self, Descriptor, Fill, Side, Sink, Source, StreamError};
 use signals::heeded_signals;
@@ -46,6 +46,9 @@ const CONTROL: Token = Token(6);
 /// How many steps are taken before the loop looks up: signals must be heard even when both
 /// sides are always ready.
 const STEPS_A_LOOK: u32 = 64;
+
+/// How long what is held may go out after an interrupt without a word.
+const DRAINS_IN_SILENCE: Duration = Duration::from_millis(500);
 
 /// Bytes moved straight from stdin to stdout in one step.
 const STRETCH: usize = 256 * 1024;
@@ -81,6 +84,8 @@ struct EventLoop {
     patience: Patience,
     /// The signal that ended the input.
     interrupted: Option<i32>,
+    /// The user has been told that what is held still goes out.
+    told_to_drain: bool,
     /// The user has been told that the group cannot be used.
     troubled: bool,
     /// The error that ended the input: told once what was read before it is delivered.
@@ -147,6 +152,7 @@ impl EventLoop {
             proxy,
             patience: Patience::default(),
             interrupted: None,
+            told_to_drain: false,
             troubled: false,
             failed: None,
         };
@@ -273,10 +279,7 @@ impl EventLoop {
                     }
                 }
                 TIMETABLE => self.set_pace()?,
-                TICK => {
-                    self.observe(awake);
-                    self.tick.set(self.reporter.tick(awake))?;
-                }
+                TICK => self.tick(awake)?,
                 CONTROL => called = true,
                 // The timer only wakes: what is due shows in the next step.
                 _ => {}
@@ -287,6 +290,15 @@ impl EventLoop {
             self.control = Some(control);
         }
         Ok(None)
+    }
+
+    fn tick(&mut self, now: Duration) -> io::Result<()> {
+        if self.interrupted.is_some() && !std::mem::replace(&mut self.told_to_drain, true) {
+            let held = show_bytes(self.proxy.buffered() as u64);
+            report::say(format!("interrupted: still delivering {held}; interrupt again to drop them"));
+        }
+        self.observe(now);
+        self.reporter.tick(now).map_or(Ok(()), |wait| self.tick.set(wait))
     }
 
     /// What the loop waits for when it has nothing to do; `waiting` if it is for the consumer.
@@ -368,6 +380,8 @@ impl EventLoop {
                 return Some(End::Abandoned(signal));
             }
             self.proxy.finish();
+            // By then most are done, or have lost their consumer to the same Ctrl-C.
+            let _ = self.tick.set(DRAINS_IN_SILENCE);
         }
         None
     }

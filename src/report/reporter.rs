@@ -61,10 +61,10 @@ impl Reporter {
         self.stats.as_ref().map(|_| self.interval)
     }
 
-    /// Tells what is to be told regularly. Returns after what time to tick again.
-    pub fn tick(&mut self, now: Duration) -> Duration {
+    /// Tells what is to be told regularly. Returns after what time to tick again, if at all.
+    pub fn tick(&mut self, now: Duration) -> Option<Duration> {
         self.record(now);
-        self.interval
+        self.first_tick()
     }
 
     fn record(&mut self, now: Duration) {
