@@ -18,7 +18,7 @@ use rustix::process::{Signal, geteuid};
 use serde::Deserialize;
 use support::{
     End, KIB, Kind, Running, Side, assert_arrived, connection, feed, input_pipe, payload, read_exactly, read_to_end,
-    start_command, until, unread,
+    start_command, unread, until,
 };
 
 /// More than passes at a byte a second while a test runs.
@@ -353,13 +353,24 @@ fn a_limit_anywhere_on_the_path_holds() {
 }
 
 #[test]
+fn limits_on_every_level_of_the_path_are_kept_together() {
+    let session = Session::new();
+    for (level, rate) in [("site", "24M"), ("site/backup", "20M"), ("site/backup/db", "16M")] {
+        session.set(level, rate);
+    }
+    let names = ["site", "site/backup", "site/backup/db", "site/backup/db"];
+    let carriers = names.map(|name| session.carry(&["--group", name], payload(700_000)));
+    names.iter().zip(carriers).for_each(|(name, carrier)| carrier.delivers(name));
+}
+
+#[test]
 fn what_is_lifted_or_raised_reaches_members_that_wait() {
     let session = Session::new();
     for words in [&["set", "uplink", "off"][..], &["rm", "uplink"], &["set", "uplink", "64M", "--burst", "20ms"]] {
         let carriers = [(); 2].map(|()| session.carry(&["--group", "uplink=1"], payload(500_000)));
-        carriers.each_ref().map(Carrier::is_held_back);
+        carriers.iter().for_each(Carrier::is_held_back);
         session.group(words);
-        carriers.map(|carrier| carrier.delivers(words.join(" ")));
+        carriers.into_iter().for_each(|carrier| carrier.delivers(words.join(" ")));
     }
 }
 
@@ -378,8 +389,8 @@ fn a_limit_reaches_a_member_that_runs_without_one() {
         stdout.read_to_end(&mut all).unwrap();
         all
     });
-    // As much as it takes to have it visit the group again.
-    let data = payload(1 << 30);
+    // More than it can have been granted for the short time until it visits the group again.
+    let data = payload(8 << 20);
     let accepted = pcproxy.feed_until_paused(&ours, &data, 10_000);
     until("the limit to hold it back", || {
         pcproxy.settle();
@@ -445,6 +456,7 @@ fn members_leave_however_they_end() {
     let carrier = session.carry(&["--group", "site/uplink=1"], payload(300_000));
     carrier.is_held_back();
     carrier.pcproxy.signal(Signal::TERM);
+    carrier.pcproxy.settle();
     carrier.pcproxy.signal(Signal::TERM);
     let end = carrier.pcproxy.wait();
     end.died_by(Signal::TERM);
@@ -517,6 +529,14 @@ fn what_was_guaranteed_to_one_who_was_killed_can_be_guaranteed_again() {
         member.kill();
     }
     session.join(&options).leave();
+}
+
+#[test]
+fn one_who_is_refused_brings_no_limit_along() {
+    let session = Session::new();
+    let member = session.join(&["--group", "uplink"]);
+    session.attempt(&["--group", "uplink=1M", "--min-rate", "2M"]).refused(&["group uplink:"]);
+    session.only().has(None, &[&member.pcproxy]);
 }
 
 #[test]
@@ -748,7 +768,7 @@ fn survives_removal(what: impl Fn(&Session)) {
     let session = Session::new();
     let file = session.file("uplink");
     let carriers = [(); 2].map(|()| session.carry(&["--group", "uplink=1"], payload(500_000)));
-    carriers.each_ref().map(Carrier::is_held_back);
+    carriers.iter().for_each(Carrier::is_held_back);
     what(&session);
     until("the file to come back", || file.exists());
     until("all members to come back", || {
@@ -757,9 +777,9 @@ fn survives_removal(what: impl Fn(&Session)) {
     });
     let groups = session.only();
     groups.has(1, &carriers.each_ref().map(|carrier| &carrier.pcproxy));
-    carriers.each_ref().map(Carrier::is_held_back);
+    carriers.iter().for_each(Carrier::is_held_back);
     session.set("uplink", "off");
-    carriers.map(|carrier| carrier.delivers("after the removal"));
+    carriers.into_iter().for_each(|carrier| carrier.delivers("after the removal"));
     assert!(!file.exists(), "the last member removes what nobody needs");
 }
 
@@ -780,7 +800,7 @@ fn members_survive_the_removal_of_the_folder() {
 fn members_wait_while_the_file_is_damaged_and_say_so_once() {
     let session = Session::new();
     let carriers = [(); 2].map(|()| session.carry(&["--group", "uplink=1"], payload(500_000)));
-    carriers.each_ref().map(Carrier::is_held_back);
+    carriers.iter().for_each(Carrier::is_held_back);
     overwrite(&session.file("uplink"), &payload(70 * KIB));
     for carrier in &carriers {
         let line = carrier.pcproxy.line();
@@ -789,11 +809,11 @@ fn members_wait_while_the_file_is_damaged_and_say_so_once() {
         }
     }
     session.ask(&["ls"]).fails(1, &["is damaged"]);
-    carriers.each_ref().map(Carrier::is_held_back);
+    carriers.iter().for_each(Carrier::is_held_back);
     session.group(&["rm", "uplink"]);
     until("the file to come back", || session.file("uplink").exists());
     session.set("uplink", "off");
-    carriers.map(|carrier| carrier.delivers("after it was mended"));
+    carriers.into_iter().for_each(|carrier| carrier.delivers("after it was mended"));
 }
 
 #[test]
@@ -848,7 +868,7 @@ fn nobody_waits_for_ever_for_a_file_that_is_locked() {
     let attempt = session.attempt(&["--group", "uplink"]);
     let asked = [&["set", "uplink", "2"][..], &["ls"], &["rm", "uplink"]].map(|words| session.ask(words));
     attempt.refused(&words);
-    asked.map(|asked| asked.fails(1, &words));
+    asked.into_iter().for_each(|asked| asked.fails(1, &words));
     drop(file);
     session.set("uplink", "off");
     carrier.delivers("once the lock is free");

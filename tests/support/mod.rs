@@ -418,8 +418,9 @@ impl Running {
     pub fn line(&self) -> String {
         let mut line = Vec::new();
         // No byte more: the rest is for whoever waits for the end.
-        let bytes = (&self.stderr).bytes().map(|byte| byte.expect("a line on stderr"));
-        line.extend(bytes.take_while(|byte| *byte != b'\n'));
-        String::from_utf8(line).unwrap()
+        while !line.ends_with(b"\n") {
+            line.extend(read_exactly(&self.stderr, 1));
+        }
+        String::from_utf8(line).unwrap().trim_end().to_owned()
     }
 }
