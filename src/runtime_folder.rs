@@ -87,8 +87,6 @@ impl RuntimeFolder {
             Ok(fd) => fd,
             Err(Errno::NOENT) if !create => return Ok(None),
             Err(Errno::LOOP) => return Err(refused("is a link, and links are not followed".into())),
-            // The folder itself is gone.
-            Err(Errno::NOENT) => return RuntimeFolder::open()?.open_file_again(name),
             Err(errno) => return Err(refused(std::io::Error::from(errno).to_string())),
         };
         let found = rustix::fs::fstat(&fd).map_err(|errno| refused(errno.to_string()))?;
@@ -97,14 +95,6 @@ impl RuntimeFolder {
         }
         check_ours(&found).map_err(refused)?;
         Ok(Some(fd.into()))
-    }
-
-    /// In a folder that has just been made.
-    fn open_file_again(&self, name: &str) -> Result<Option<File>, FolderError> {
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::CREATE;
-        rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
-            .map(|fd| Some(fd.into()))
-            .map_err(|errno| FolderError::new(&self.path_of(name), std::io::Error::from(errno)))
     }
 
     /// Removes a file; that it is missing is no error.

@@ -62,10 +62,17 @@ fn rate_or_off(text: &str) -> Result<RateOrOff> {
 }
 
 impl Group {
+    /// What the words say together.
+    pub fn check(&self) -> Result<()> {
+        if let Action::Set { rate: RateOrOff(None), burst: Some(_), .. } = &self.action {
+            bail!("--burst needs a rate, not 'off'");
+        }
+        Ok(())
+    }
+
     /// Does it.
     pub fn run(&self) -> Result<()> {
         match &self.action {
-            Action::Set { rate: RateOrOff(None), burst: Some(_), .. } => bail!("--burst needs a rate, not 'off'"),
             Action::Set { name, rate: RateOrOff(rate), burst } => {
                 let limit = rate.map(|rate| GroupLimit { rate, burst: *burst, lasting: true });
                 Ok(group::set(name, limit)?)

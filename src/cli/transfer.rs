@@ -195,7 +195,7 @@ fn pipe_size(text: &str) -> Result<PipeSize> {
 
 fn group(text: &str) -> Result<(Name, Option<u64>)> {
     let (name, rate) = match text.split_once('=') {
-        Some((name, rate)) => (name, Some(parse_rate(rate).map_err(|error| anyhow!("{rate} {error}"))?)),
+        Some((name, rate)) => (name, Some(parse_rate(rate).map_err(|error| anyhow!("'{rate}' {error}"))?)),
         None => (text, None),
     };
     Ok((name.parse()?, rate))

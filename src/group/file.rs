@@ -49,7 +49,7 @@ pub struct GroupFile {
     boot: String,
     /// Sequence number of the latest record.
     sequence: u64,
-    /// The budget as it was seen last: it comes back if the file was removed.
+    /// The budget as it was seen last: it comes back if the file was emptied or removed.
     seen: Option<Budget>,
     /// Who leaves when this is dropped.
     member: Option<Id>,
@@ -104,7 +104,10 @@ impl GroupFile {
             if self.file.metadata().map_err(|error| self.trouble(error))?.nlink() > 0 {
                 return Ok(true);
             }
-            // It was removed: whoever comes first makes it anew.
+            // It was removed, perhaps with its folder: whoever comes first makes it anew, from what
+            // it said last.
+            self.seen = self.read().ok().or(self.seen.take());
+            self.folder = Rc::new(RuntimeFolder::open()?);
             if let Some(file) = self.folder.open_file(&self.file_name(), true)? {
                 self.file = file;
             }
@@ -161,6 +164,20 @@ impl GroupFile {
         (record.sequence == sequence).then_some(record)
     }
 
+    /// Has the group begin anew, with neither limit nor members, whatever is in the file.
+    ///
+    /// # Errors
+    /// When it cannot be locked or written.
+    pub(super) fn reset(&mut self) -> Result<(), FolderError> {
+        if patiently(|| Ok(self.lock()?.then_some(())))?.is_none() {
+            return Err(self.trouble("is locked by a process that was stopped"));
+        }
+        self.file.set_len(0).map_err(|error| self.trouble(error))?;
+        let written = self.write_or_remove(Budget::default());
+        self.file.unlock().map_err(|error| self.trouble(error))?;
+        written
+    }
+
     /// Writes the next record to the locked file.
     fn write(&mut self, budget: Budget) -> Result<(), FolderError> {
         let sequence = self.sequence + 1;
@@ -181,15 +198,18 @@ impl GroupFile {
         Ok(())
     }
 
+    /// Writes the next record to the locked file, and removes a file in which nothing is worth
+    /// keeping.
+    fn write_or_remove(&mut self, budget: Budget) -> Result<(), FolderError> {
+        let keeps = budget.limit().is_some() || !budget.members().is_empty();
+        self.write(budget)?;
+        if keeps { Ok(()) } else { self.folder.remove(&self.file_name()) }
+    }
+
     fn update_locked<R>(&mut self, change: impl FnOnce(&mut Budget) -> R) -> Result<R, FolderError> {
         let mut budget = self.read()?;
         let result = change(&mut budget);
-        if budget.members().is_empty() && budget.limit().is_none() {
-            // Nothing is worth keeping.
-            self.folder.remove(&self.file_name())?;
-        } else {
-            self.write(budget)?;
-        }
+        self.write_or_remove(budget)?;
         Ok(result)
     }
 }
@@ -229,13 +249,17 @@ impl Ledger for GroupFile {
 pub(super) fn patiently<R>(
     mut update: impl FnMut() -> Result<Option<R>, FolderError>,
 ) -> Result<Option<R>, FolderError> {
-    for _ in 0..1000 {
+    let start = clock::now();
+    loop {
         if let Some(result) = update()? {
             return Ok(Some(result));
         }
+        // Not so many tries: on a busy machine each takes long.
+        if clock::now() - start > Duration::from_secs(1) {
+            return Ok(None);
+        }
         thread::sleep(Duration::from_millis(1));
     }
-    Ok(None)
 }
 
 fn file_name(name: &Name) -> String {

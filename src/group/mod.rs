@@ -3,7 +3,7 @@
 
 mod file;
 mod name;
-mod process;
+pub(crate) mod process;
 
 pub use file::GroupFile;
 pub use name::{Name, NameError};
@@ -14,11 +14,8 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::runtime_folder::{FolderError, RuntimeFolder};
-use crate::shaping::{Budget, Group, GroupLimit, Ledger, Member, Overcommitted, Terms};
+use crate::shaping::{Budget, Group, GroupLimit, Id, Ledger, Member, Overcommitted, Terms};
 use file::{ENDING, patiently};
-
-/// Who has not asked for so long may be dead.
-const QUIET: Duration = Duration::from_secs(1);
 
 /// What a transfer wants of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,17 +78,25 @@ pub fn join(wish: &Wish) -> Result<Group<GroupFile>, GroupError> {
         let now = clock::now();
         let rate = wish.rate.filter(|_| name == wish.name);
         let joined = update(&mut file, &name, |budget| {
-            budget.retain(|account| now.saturating_sub(account.asked) < QUIET || process::lives(account.id));
-            if let (None, Some(rate)) = (budget.limit(), rate) {
-                budget.set_limit(Some(GroupLimit { rate, burst: None, lasting: false }), now)?;
-            }
-            budget.join(id, wish.terms)
+            budget.retain(|account| process::lives(account.id));
+            enter(budget, id, wish.terms, rate, now)
         })?;
         joined.map_err(|error| GroupError::Overcommitted(name, error))?;
         file.leave_at_end(id);
         levels.push(Member::new(file, id, wish.terms));
     }
     Ok(Group::new(levels))
+}
+
+/// Lets a member in, with the limit that it brings along; changes nothing if it is refused.
+fn enter(budget: &mut Budget, id: Id, terms: Terms, rate: Option<u64>, now: Duration) -> Result<(), Overcommitted> {
+    let mut next = budget.clone();
+    if let (None, Some(rate)) = (next.limit(), rate) {
+        next.set_limit(Some(GroupLimit { rate, burst: None, lasting: false }), now)?;
+    }
+    next.join(id, terms)?;
+    *budget = next;
+    Ok(())
 }
 
 /// Puts a limit in force for a group, whether it has members or not; lifts it if nothing.
@@ -109,7 +114,7 @@ pub fn set(name: &Name, limit: Option<GroupLimit>) -> Result<(), GroupError> {
 }
 
 /// Lifts the limit of a group. Its members go on without one; it is gone when the last of them
-/// is. A file that cannot be read is removed.
+/// is. A file that cannot be read is emptied.
 ///
 /// # Errors
 /// When there is no such group.
@@ -123,10 +128,8 @@ pub fn remove(name: &Name) -> Result<(), GroupError> {
         // Without a limit, none can be too low.
         let _ = budget.set_limit(None, clock::now());
     });
-    match lifted {
-        Err(GroupError::File(_)) => Ok(folder.remove(&(name.stem() + ENDING))?),
-        lifted => lifted,
-    }
+    // What cannot be read is begun anew, without a limit.
+    if let Err(GroupError::File(_)) = lifted { Ok(file.reset()?) } else { lifted }
 }
 
 /// All groups of this user and their budgets as they are now, without members that have died.

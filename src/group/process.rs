@@ -5,13 +5,13 @@ use std::fs;
 use crate::shaping::Id;
 
 /// This process.
-pub(super) fn own_id() -> Id {
+pub(crate) fn own_id() -> Id {
     let pid = std::process::id();
     Id { pid, started: started(pid).unwrap_or_default() }
 }
 
 /// Whether the very process still runs: not only its pid, which may be another's by now.
-pub(super) fn lives(id: Id) -> bool {
+pub(crate) fn lives(id: Id) -> bool {
     started(id.pid) == Some(id.started)
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Burst;
 use super::bucket::{LARGEST_QUANTUM, TOKENS_A_BYTE, in_tokens};
+use crate::units::show_size;
 
 /// How deep the bucket of a group is unless the user says otherwise: each member has as much
 /// of its share in hand, so it covers a quantum of half of that, and delays as long again.
@@ -86,8 +87,13 @@ pub struct Overcommitted {
 
 impl fmt::Display for Overcommitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let show = crate::units::show_size;
-        write!(f, "{}/s of the group's {}/s are guaranteed to others", show(self.guaranteed), show(self.rate))
+        let Overcommitted { rate, guaranteed } = *self;
+        let show = |rate| format!("{}/s", show_size(rate));
+        if guaranteed > rate {
+            write!(f, "its members are guaranteed {}, which is more than {}", show(guaranteed), show(rate))
+        } else {
+            write!(f, "only {} of its {} are not guaranteed to others", show(rate - guaranteed), show(rate))
+        }
     }
 }
 
