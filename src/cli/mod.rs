@@ -1,10 +1,13 @@
 //! The words of the user.
 
+mod ctl;
 mod group;
 mod plot;
+mod top;
 mod transfer;
 
 use anyhow::{Result, anyhow};
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use pcproxy::config::Config;
 
@@ -52,7 +55,9 @@ struct Cli {
 /// What else there is to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Ctl(ctl::Ctl),
     Group(group::Group),
+    Top(top::Top),
     Plot(plot::Plot),
 }
 
@@ -69,7 +74,8 @@ impl Order {
     /// or prints what was asked for, such as `--help`, and exits with status 0.
     pub fn read() -> Order {
         let cli = Cli::try_parse().map_err(|error| {
-            if !error.use_stderr() {
+            // Help, asked for or needed, has many lines.
+            if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
                 error.exit();
             }
             anyhow!(in_one_line(&error.to_string()))
@@ -84,17 +90,27 @@ impl Order {
 impl Cli {
     fn order(self) -> Result<Order> {
         match self.command {
-            Some(command) => Ok(Order::Command(command)),
+            Some(command) => command.check().map(|()| Order::Command(command)),
             None => Ok(Order::Transfer(Box::new(self.transfer.config()?))),
         }
     }
 }
 
 impl Command {
+    /// Whether its words make sense together.
+    fn check(&self) -> Result<()> {
+        match self {
+            Command::Group(group) => group.check(),
+            _ => Ok(()),
+        }
+    }
+
     /// Does it.
     pub fn run(&self) -> Result<()> {
         match self {
+            Command::Ctl(ctl) => ctl.run(),
             Command::Group(group) => group.run(),
+            Command::Top(top) => top.run(),
             Command::Plot(plot) => plot.run(),
         }
     }
@@ -105,5 +121,5 @@ fn in_one_line(text: &str) -> String {
     let lines =
         text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
     let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
-    lines.join("; ").trim_start_matches("error: ").to_owned()
+    lines.join("; ").replace(":; ", ": ").trim_start_matches("error: ").to_owned()
 }

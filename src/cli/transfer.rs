@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
-use clap::{Args, value_parser};
+use clap::{Args, ValueEnum, value_parser};
 use pcproxy::buffer::check_size;
 use pcproxy::config::{Config, Pace};
 use pcproxy::group::{Name, Wish};
@@ -86,6 +86,16 @@ pub struct Transfer {
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Reports")]
     size: Option<u64>,
 
+    /// Show progress on stderr
+    ///
+    /// auto: where stderr is a terminal, stdout is not, and it takes longer than half a second.
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto", help_heading = "Reports")]
+    progress: When,
+
+    /// Show no progress
+    #[arg(short, long, conflicts_with = "progress", help_heading = "Reports")]
+    quiet: bool,
+
     /// Say at the end how it went, and who was slow
     ///
     /// The same at any time: kill -USR1 PID.
@@ -98,7 +108,7 @@ pub struct Transfer {
     #[arg(long, value_name = "FILE|FD", value_parser = stats_target, help_heading = "Reports")]
     stats: Option<Target>,
 
-    /// Tell of the run every TIME
+    /// Draw the progress line, and write statistics, every TIME
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval, help_heading = "Reports")]
     interval: Duration,
 
@@ -118,6 +128,13 @@ struct Share {
 enum Amount {
     Bytes(usize),
     Percent(f64),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum When {
+    Always,
+    Auto,
+    Never,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -167,6 +184,11 @@ impl Transfer {
             reports: Reports {
                 name: self.name.clone(),
                 size: self.size,
+                progress: match self.progress {
+                    When::Always => Some(true),
+                    When::Auto if !self.quiet => None,
+                    When::Auto | When::Never => Some(false),
+                },
                 summary: self.summary,
                 stats: self.stats.clone(),
                 interval: self.interval,

@@ -28,7 +28,7 @@ use crate::config::{Config, Pace};
 use crate::control::{Host, Request, Server};
 use crate::group::{self, GroupFile};
 use crate::proxy::{ProducerConsumerProxy, Watermarks};
-use crate::report::{self, Cause, Interval, Reporter, Status, show_bytes};
+use crate::report::{Cause, Interval, Reporter, Status, show_bytes};
 use crate::shaping::{Burst, Group, Limit, TokenBucket};
 use crate::stream::{self, Descriptor, Fill, Side, Sink, Source, StreamError};
 use signals::heeded_signals;
@@ -121,7 +121,7 @@ impl EventLoop {
             Reporter::new(&config.reports, clock::now(), config.buffer, config.group_name()).map_err(Error::Stats)?;
         let left = stream::left_to_read(&input).map(|left| left.min(config.stop_after.unwrap_or(u64::MAX)));
         reporter.facts.size = reporter.facts.size.or(left);
-        if let Some(wait) = reporter.first_tick() {
+        if let Some(wait) = reporter.next_tick(clock::now()) {
             tick.set(wait)?;
         }
         // Without a socket it still moves what there is to move.
@@ -295,10 +295,11 @@ impl EventLoop {
     fn tick(&mut self, now: Duration) -> io::Result<()> {
         if self.interrupted.is_some() && !std::mem::replace(&mut self.told_to_drain, true) {
             let held = show_bytes(self.proxy.buffered() as u64);
-            report::say(format!("interrupted: still delivering {held}; interrupt again to drop them"));
+            self.reporter.say(format!("interrupted: still delivering {held}; interrupt again to drop them"));
         }
         self.observe(now);
-        self.reporter.tick(now).map_or(Ok(()), |wait| self.tick.set(wait))
+        self.reporter.tick(now);
+        self.reporter.next_tick(now).map_or(Ok(()), |wait| self.tick.set(wait))
     }
 
     /// What the loop waits for when it has nothing to do; `waiting` if it is for the consumer.
@@ -330,7 +331,7 @@ impl EventLoop {
     fn tell_trouble(&mut self) {
         let trouble = self.proxy.shaper().parent().trouble();
         if let Some(trouble) = trouble.filter(|_| !self.troubled) {
-            report::say(format!("{trouble}; waiting until that is mended"));
+            self.reporter.say(format!("{trouble}; waiting until that is mended"));
         }
         self.troubled = trouble.is_some();
     }

@@ -5,13 +5,16 @@ use std::io::Write;
 mod account;
 mod lines;
 pub mod plot;
+mod progress;
 mod reporter;
 mod show;
 mod status;
+mod terminal;
 mod verdict;
 
 pub use account::{Account, Cause, Facts, Interval};
 pub use lines::{Lines, Target};
+pub use progress::{Look, Progress, ProgressLine};
 pub use reporter::{Reporter, Reports};
 pub use show::{show_bytes, show_rate, show_share, show_time};
 pub use status::{State, Status, VERSION};

@@ -1,10 +1,14 @@
-//! Everything that a run tells of itself by itself: statistics and the summary.
+//! Everything that a run tells of itself by itself: the progress line, statistics, the summary.
 
-use std::io;
+use std::fmt::Display;
+use std::io::{self, IsTerminal, stderr, stdout};
 use std::process;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Account, Facts, Interval, Lines, Status, Target, say, summary};
+use super::{Account, Facts, Interval, Lines, Progress, Status, Target, say, summary};
+
+/// Who is done sooner shows no progress: nobody could read it.
+const BRIEF: Duration = Duration::from_millis(500);
 
 /// What a run is to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,11 +17,13 @@ pub struct Reports {
     pub name: Option<String>,
     /// How many bytes there will be, if the user knows.
     pub size: Option<u64>,
+    /// Whether to show progress; where it would be seen, if nothing.
+    pub progress: Option<bool>,
     /// Say at the end how it went.
     pub summary: bool,
     /// Where records go.
     pub stats: Option<Target>,
-    /// The time between two records.
+    /// The time between two records, and between two drawings of the progress line.
     pub interval: Duration,
 }
 
@@ -29,8 +35,13 @@ pub struct Reporter {
     /// What else a status says.
     pub facts: Facts,
     summary: bool,
+    progress: Option<(Progress, Interval)>,
+    /// Progress has been shown.
+    shown: bool,
     stats: Option<(Lines, Interval)>,
     interval: Duration,
+    /// When the next record is due.
+    next_record: Duration,
 }
 
 impl Reporter {
@@ -40,13 +51,19 @@ impl Reporter {
     /// When the records cannot go where they shall.
     pub fn new(reports: &Reports, now: Duration, buffer: usize, group: Option<String>) -> io::Result<Self> {
         let stats = reports.stats.as_ref().map(Lines::open).transpose()?.map(|lines| (lines, Interval::default()));
+        // Where the bytes themselves go to the terminal, the line would be among them.
+        let wanted = reports.progress.unwrap_or_else(|| stderr().is_terminal() && !stdout().is_terminal());
+        let progress = if wanted { Progress::new().ok().map(|line| (line, Interval::default())) } else { None };
         let name = reports.name.clone();
         Ok(Reporter {
             account: Account::new(now, buffer),
             facts: Facts { pid: process::id(), name, group, size: reports.size, ..Facts::default() },
             summary: reports.summary,
+            progress,
+            shown: false,
             stats,
             interval: reports.interval,
+            next_record: now + reports.interval,
         })
     }
 
@@ -56,15 +73,27 @@ impl Reporter {
         self.account.status(now, interval, &self.facts)
     }
 
-    /// After what time to [`tick`](Self::tick) first, if at all.
-    pub fn first_tick(&self) -> Option<Duration> {
-        self.stats.as_ref().map(|_| self.interval)
+    /// After what time to [`tick`](Self::tick) next, if at all.
+    pub fn next_tick(&self, now: Duration) -> Option<Duration> {
+        match (&self.progress, &self.stats) {
+            (Some(_), _) if self.shown => Some(self.interval),
+            (Some(_), _) => Some(self.interval.min(BRIEF)),
+            (None, Some(_)) => Some(self.next_record.saturating_sub(now)),
+            (None, None) => None,
+        }
     }
 
-    /// Tells what is to be told regularly. Returns after what time to tick again, if at all.
-    pub fn tick(&mut self, now: Duration) -> Option<Duration> {
-        self.record(now);
-        self.first_tick()
+    /// Tells what is to be told regularly.
+    pub fn tick(&mut self, now: Duration) {
+        if let Some((mut line, mut interval)) = self.progress.take() {
+            line.draw(&self.status(now, &mut interval));
+            self.shown = true;
+            self.progress = Some((line, interval));
+        }
+        if self.next_record <= now {
+            self.record(now);
+            self.next_record = now + self.interval;
+        }
     }
 
     fn record(&mut self, now: Duration) {
@@ -74,16 +103,27 @@ impl Reporter {
         }
     }
 
+    /// Says something, above the progress line.
+    pub fn say(&mut self, what: impl Display) {
+        match &mut self.progress {
+            Some((line, _)) => line.above(&format!("pcproxy: {what}")),
+            None => say(what),
+        }
+    }
+
     /// Says how it goes so far.
     pub fn summarize(&mut self, now: Duration) {
         for line in summary(&self.status(now, &mut Interval::default())) {
-            say(line);
+            self.say(line);
         }
     }
 
     /// The run has ended.
     pub fn finish(&mut self, now: Duration) {
         self.facts.done = true;
+        if let Some((mut line, mut interval)) = self.progress.take().filter(|_| self.shown) {
+            line.finish(&self.status(now, &mut interval));
+        }
         self.record(now);
         if self.summary {
             self.summarize(now);

@@ -1,0 +1,462 @@
+//! A row on a terminal, among those of the other pcproxies of a pipeline.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, Mode, OFlags, fstat, makedev};
+use rustix::process::getpgrp;
+use rustix::termios::{isatty, tcgetpgrp, tcgetwinsize};
+use serde::{Deserialize, Serialize};
+
+use crate::group::process::{lives, own_id};
+use crate::runtime_folder::RuntimeFolder;
+use crate::shaping::Id;
+
+/// Columns and rows of a terminal that does not tell.
+const USUAL: (usize, usize) = (80, 24);
+
+/// How often a lock that is taken is tried at once. It is held for microseconds.
+const TRIES: u32 = 4;
+
+/// How often it is tried a millisecond apart by someone who will not come again.
+const LAST_TRIES: u32 = 50;
+
+/// How long the last words wait for a busy terminal.
+const LAST_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// Messages that the terminal has not yet taken are kept up to so many bytes.
+const BACKLOG: usize = 4096;
+
+/// Draws one row, over what it shows, or line below line.
+///
+/// `O_NONBLOCK` belongs to the open file description, which others share. So a terminal or pipe
+/// is opened anew where that goes, and `poll` is asked first where it does not.
+#[derive(Debug)]
+pub(super) struct Terminal {
+    fd: OwnedFd,
+    is_terminal: bool,
+    redraws: bool,
+    id: Id,
+    /// Nothing if it cannot be used: then this process is alone.
+    registry: Option<Registry>,
+    /// The block as it was last seen.
+    block: Block,
+    /// What the row shows, and in which version of the block.
+    shown: Option<(String, u32)>,
+    /// Bytes that are yet to go out.
+    unsent: Vec<u8>,
+    ended: bool,
+}
+
+/// The rows of a job, which is a pipeline: one for each process that has not ended.
+///
+/// Between drawings the cursor is at the beginning of the first row. So what another program
+/// prints pushes the rows down instead of being drawn over, and what a narrower terminal wraps
+/// is below the cursor, where it can be erased.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Block {
+    /// The process group of the job. Only one job at a time uses a terminal.
+    job: i32,
+    /// Width of the terminal when it was last drawn on; 0 if it has not been yet.
+    columns: usize,
+    /// How often all rows have been erased: each process draws its own anew.
+    erased: u32,
+    /// Whose rows they are. Only the last to go removes those that were killed.
+    rows: Vec<Id>,
+}
+
+impl Block {
+    /// Which row is that of `id`: a new one at the bottom if it has none.
+    fn row(&mut self, id: Id) -> usize {
+        if !self.rows.contains(&id) {
+            self.rows.push(id);
+            if !self.is_drawn() {
+                // Shells start a pipeline from left to right.
+                self.rows.sort();
+            }
+        }
+        self.rows.iter().position(|row| *row == id).unwrap_or_default()
+    }
+
+    fn is_drawn(&self) -> bool {
+        self.columns > 0
+    }
+
+    /// What erases all rows.
+    fn erase(&mut self) -> String {
+        self.erased = self.erased.wrapping_add(1);
+        "\r\x1b[J".to_owned()
+    }
+
+    /// What goes before anything else on a terminal of so many columns.
+    fn adapt(&mut self, columns: usize) -> String {
+        let narrower = columns < self.columns;
+        self.columns = columns;
+        if narrower { self.erase() } else { String::new() }
+    }
+
+    /// Gives up the row of `id` on a terminal of so many columns and rows. `text` is left above
+    /// the rows of those that go on.
+    fn close(&mut self, id: Id, text: Option<&str>, (columns, rows): (usize, usize)) -> String {
+        let row = self.row(id);
+        self.rows.remove(row);
+        let was_drawn = self.is_drawn();
+        let mut out = String::new();
+        if was_drawn || text.is_some() {
+            out += &self.adapt(columns);
+        }
+        if was_drawn && row < rows && (row > 0 || text.is_none()) {
+            out += &format!("{}\x1b[M{}", "\n".repeat(row), up(row));
+        }
+        if let Some(text) = text {
+            out += if row > 0 { "\x1b[L" } else { "" };
+            out += &last(text);
+        }
+        if !self.rows.iter().any(|id| lives(*id)) {
+            // Below the rows of those that were killed.
+            out += &"\n".repeat(if was_drawn { self.rows.len() } else { 0 });
+            self.rows.clear();
+        }
+        out
+    }
+}
+
+/// What a row shows when it is left.
+fn last(text: &str) -> String {
+    format!("\r{text}\x1b[K\n")
+}
+
+/// Draws a row so many below the cursor, which comes back.
+fn drawn(row: usize, text: &str) -> String {
+    // Unlike a movement of the cursor, a line feed makes room at the bottom of the screen.
+    format!("{}\r{text}\x1b[K{}\r", "\n".repeat(row), up(row))
+}
+
+fn up(rows: usize) -> String {
+    if rows > 0 { format!("\x1b[{rows}A") } else { String::new() }
+}
+
+impl Terminal {
+    pub(super) fn new(fd: OwnedFd, is_terminal: bool, redraws: bool) -> Self {
+        let registry = if redraws { Registry::open(&fd) } else { None };
+        let mut terminal = Terminal {
+            fd: open_anew(&fd).unwrap_or(fd),
+            is_terminal,
+            redraws,
+            id: own_id(),
+            registry,
+            block: Block::default(),
+            shown: None,
+            unsent: Vec::new(),
+            ended: false,
+        };
+        if redraws {
+            terminal.change(LAST_TRIES, |terminal, block| {
+                block.row(terminal.id);
+                true
+            });
+        }
+        terminal
+    }
+
+    /// Its width. What is no terminal has no end.
+    pub(super) fn columns(&self) -> usize {
+        if self.is_terminal { self.size().0 } else { usize::MAX }
+    }
+
+    /// Columns and rows.
+    fn size(&self) -> (usize, usize) {
+        match tcgetwinsize(&self.fd) {
+            Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
+            _ => USUAL,
+        }
+    }
+
+    /// Shows `text` in the row of this process.
+    pub(super) fn draw(&mut self, text: &str) {
+        if self.ended || !self.is_ours() {
+            // Who knows what will be on the screen when it is our turn again.
+            self.shown = None;
+        } else if !self.redraws {
+            if self.shows(text, 0) || self.send(&format!("{text}\n"), None) {
+                self.shown = Some((text.to_owned(), 0));
+            }
+        } else {
+            let (columns, rows) = self.size();
+            self.change(TRIES, |terminal, block| {
+                let row = block.row(terminal.id);
+                let mut out = block.adapt(columns);
+                if row < rows && !terminal.shows(text, block.erased) {
+                    out += &drawn(row, text);
+                }
+                let sent = out.is_empty() || terminal.send(&out, None);
+                if sent {
+                    terminal.shown = Some((text.to_owned(), block.erased));
+                }
+                sent
+            });
+        }
+    }
+
+    /// Prints a message of one or more lines above all rows.
+    pub(super) fn above(&mut self, message: &str) {
+        let message = message.strip_suffix('\n').unwrap_or(message);
+        let mut out = format!("{message}\n");
+        if self.redraws && self.is_ours() {
+            let columns = self.size().0;
+            let row = |block: &Block, id| block.rows.iter().position(|row| *row == id);
+            let changed = self.change(TRIES, |terminal, block| {
+                block.adapt(columns);
+                if !block.rows.is_empty() {
+                    out = block.erase() + &out;
+                }
+                if let (Some(row), Some((text, erased))) = (row(block, terminal.id), &mut terminal.shown) {
+                    out += &drawn(row, text);
+                    *erased = block.erased;
+                }
+                true
+            });
+            if !changed {
+                out = format!("\r\x1b[K{out}");
+            }
+        }
+        if self.unsent.len() < BACKLOG {
+            self.unsent.extend_from_slice(out.as_bytes());
+        }
+        self.flush(None);
+    }
+
+    /// Gives up the row. `text` is left on the screen, above the rows of those that go on.
+    pub(super) fn end(&mut self, text: Option<&str>) {
+        (self.ended, self.shown) = (true, None);
+        let (ours, size) = (self.is_ours(), self.size());
+        let closed = self.redraws
+            && self.change(LAST_TRIES, |terminal, block| {
+                let out = block.close(terminal.id, text, size);
+                if ours {
+                    terminal.send(&out, Some(&LAST_WAIT));
+                }
+                true
+            });
+        if let Some(text) = text.filter(|_| !closed && ours) {
+            let last = if self.redraws { last(text) } else { format!("{text}\n") };
+            self.send(&last, Some(&LAST_WAIT));
+        }
+    }
+
+    fn shows(&self, text: &str, erased: u32) -> bool {
+        self.shown.as_ref().is_some_and(|shown| (shown.0.as_str(), shown.1) == (text, erased))
+    }
+
+    /// Whether it is the turn of this job to use the terminal.
+    fn is_ours(&self) -> bool {
+        // A terminal that controls others, or none, does not tell.
+        !self.is_terminal || tcgetpgrp(&self.fd).map_or(true, |group| group == getpgrp())
+    }
+
+    /// Changes the block, if `change` says so, while nobody else does. False if someone else is
+    /// at it, or it was not to be changed.
+    fn change(&mut self, tries: u32, change: impl FnOnce(&mut Self, &mut Block) -> bool) -> bool {
+        let mut block = self.block.clone();
+        if let Some(registry) = &mut self.registry {
+            match registry.lock(tries) {
+                Ok(true) => block = registry.read(),
+                Ok(false) => return false,
+                Err(_) => self.registry = None,
+            }
+        }
+        let before = block.clone();
+        let job = getpgrp().as_raw_nonzero().get();
+        let is_left = !block.rows.contains(&self.id) && !block.rows.iter().any(|id| lives(*id));
+        if block.job != job || is_left {
+            // Of another job, or of processes that were killed.
+            block = Block { job, ..Block::default() };
+        }
+        // In the background there is nothing to say about the rows of another job.
+        let changed = (before.job == job || self.is_ours()) && change(self, &mut block);
+        if let Some(registry) = &self.registry {
+            if changed && block != before {
+                registry.write(&block);
+            }
+            registry.unlock();
+        }
+        if changed {
+            self.block = block;
+        }
+        changed
+    }
+
+    /// Writes `text` if the terminal takes it. False if it takes nothing.
+    fn send(&mut self, text: &str, wait: Option<&Timespec>) -> bool {
+        self.flush(wait);
+        if !self.unsent.is_empty() {
+            return false;
+        }
+        self.unsent.extend_from_slice(text.as_bytes());
+        let sent = self.flush(wait) > 0;
+        if !sent {
+            // By the time it could go out, it would be out of date.
+            self.unsent.clear();
+        }
+        sent
+    }
+
+    /// Writes of what is unsent as much as the terminal takes. Returns how much that was.
+    fn flush(&mut self, wait: Option<&Timespec>) -> usize {
+        let mut sent = 0;
+        while !self.unsent.is_empty() {
+            let ready = &mut [PollFd::new(&self.fd, PollFlags::OUT)];
+            if !matches!(poll(ready, Some(wait.unwrap_or(&Timespec::default()))), Ok(1..)) {
+                break;
+            }
+            // A pipe that is writable takes PIPE_BUF bytes at once.
+            let most = self.unsent.len().min(rustix::pipe::PIPE_BUF);
+            match rustix::io::write(&self.fd, &self.unsent[..most]) {
+                Ok(written) => {
+                    self.unsent.drain(..written);
+                    sent += written;
+                }
+                Err(error) => {
+                    if !matches!(error, rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) {
+                        // Nobody will ever read it.
+                        self.unsent.clear();
+                    }
+                    break;
+                }
+            }
+        }
+        sent
+    }
+}
+
+impl Drop for Terminal {
+    /// What a run shows that fails stays on the screen.
+    fn drop(&mut self) {
+        if self.redraws && !self.ended {
+            let shown = self.shown.take();
+            self.end(shown.as_ref().map(|(text, _)| text.as_str()));
+        }
+    }
+}
+
+/// A description of our own, on which `O_NONBLOCK` is nobody else's matter.
+fn open_anew(fd: &OwnedFd) -> Option<OwnedFd> {
+    let stat = fstat(fd).ok()?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    // Opening the multiplexer anew would make another terminal.
+    let terminal = kind == FileType::CharacterDevice && stat.st_rdev != makedev(5, 2) && isatty(fd);
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    if terminal || kind == FileType::Fifo { rustix::fs::open(path, flags, Mode::empty()).ok() } else { None }
+}
+
+/// Where the processes of a pipeline find each other's rows: a file for each terminal.
+#[derive(Debug)]
+struct Registry {
+    folder: RuntimeFolder,
+    name: String,
+    file: File,
+}
+
+impl Registry {
+    /// That of the terminal `fd`; nothing where there can be none.
+    fn open(fd: &OwnedFd) -> Option<Self> {
+        let device = fstat(fd).ok()?.st_rdev;
+        if device == makedev(5, 0) {
+            // `/dev/tty` is another one for each who looks.
+            return None;
+        }
+        let name = format!("terminal-{device}.rows");
+        let folder = RuntimeFolder::open().ok()?;
+        let file = folder.open_file(&name, true).ok()??;
+        Some(Registry { folder, name, file })
+    }
+
+    /// Locks the file that bears the name now. False if another holds the lock.
+    fn lock(&mut self, tries: u32) -> io::Result<bool> {
+        for tried in 0.. {
+            match self.file.try_lock() {
+                Ok(()) if self.file.metadata()?.nlink() > 0 => return Ok(true),
+                // It was removed: whoever comes first makes it anew.
+                Ok(()) => match self.folder.open_file(&self.name, true) {
+                    Ok(Some(file)) => self.file = file,
+                    _ => return Err(io::ErrorKind::NotFound.into()),
+                },
+                Err(TryLockError::WouldBlock) if tried == tries => break,
+                Err(TryLockError::WouldBlock) if tried < TRIES => thread::yield_now(),
+                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
+    fn unlock(&self) {
+        let _ = self.file.unlock();
+    }
+
+    /// The block in the locked file. One that cannot be read is begun anew.
+    fn read(&self) -> Block {
+        let length = self.file.metadata().map_or(0, |found| found.len());
+        let mut bytes = vec![0; length as usize];
+        let read = self.file.read_exact_at(&mut bytes, 0);
+        read.ok().and_then(|()| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Writes the block to the locked file; removes it with its last row.
+    fn write(&self, block: &Block) {
+        // Should this fail, rows are drawn over each other: no harm to the data.
+        if block.rows.is_empty() {
+            let _ = self.folder.remove(&self.name);
+        } else if let Ok(bytes) = serde_json::to_vec(block) {
+            let _ = self.file.write_all_at(&bytes, 0).and_then(|()| self.file.set_len(bytes.len() as u64));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_stand_in_the_order_of_the_pipeline_until_they_are_drawn() {
+        let id = |pid| Id { pid, started: 0 };
+        let mut block = Block::default();
+        assert_eq!([3, 1, 2, 1].map(|pid| block.row(id(pid))), [0, 0, 1, 0]);
+        assert_eq!(block.adapt(80), "");
+        assert_eq!([0, 3, 0].map(|pid| block.row(id(pid))), [3, 2, 3]);
+    }
+
+    #[test]
+    fn what_a_narrower_terminal_wraps_is_erased_and_drawn_anew_by_all() {
+        let mut block = Block::default();
+        let erasures = [80, 100, 99, 99, 120].map(|columns| (block.adapt(columns), block.erased));
+        assert_eq!(
+            erasures.map(|(out, erased)| (out.is_empty(), erased)),
+            [(true, 0), (true, 0), (false, 1), (true, 1), (true, 1)]
+        );
+    }
+
+    #[test]
+    fn a_row_that_is_left_goes_above_those_that_go_on() {
+        let (own, size) = (own_id(), (80, 24));
+        let dead = Id { started: own.started + 1, ..own };
+        let with = |rows: &[Id]| Block { columns: 80, rows: rows.to_vec(), ..Block::default() };
+        // Alone: no movement of the cursor.
+        assert_eq!(with(&[own]).close(own, Some("x"), size), "\rx\x1b[K\n");
+        // Below one that was killed: beyond that one's row at the end.
+        assert_eq!(with(&[dead, own]).close(own, Some("x"), size), "\n\x1b[M\x1b[1A\x1b[L\rx\x1b[K\n\n");
+        // One that goes on stays.
+        let mut block = with(&[own, dead]);
+        assert_eq!(block.close(dead, Some("x"), size), "\n\x1b[M\x1b[1A\x1b[L\rx\x1b[K\n");
+        assert_eq!(block.rows, [own]);
+        // Without a word.
+        assert_eq!(with(&[own, dead]).close(dead, None, size), "\n\x1b[M\x1b[1A");
+        assert_eq!(Block { rows: vec![own], ..Block::default() }.close(own, None, size), "");
+    }
+}
