@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand};
-use comfy_table::{CellAlignment, Table, presets};
 use pcproxy::control::{ControlError, Request, Run, runs};
 use pcproxy::group::Name;
 use pcproxy::report::{Status, say, show_rate, show_share, show_time};
-use pcproxy::units::{parse_rate, parse_size, show_size};
+use pcproxy::units::{parse_size, show_size};
+
+use super::words::{self, RateOrOff, rate_or_off};
 
 /// How long to look at a run to see how fast it is.
 const LOOK: Duration = Duration::from_millis(500);
@@ -70,15 +71,6 @@ enum Action {
     },
     /// End the input, deliver what is held, and end
     Stop,
-}
-
-/// A limit in bytes a second, or none.
-#[derive(Clone, Copy, Debug)]
-pub struct RateOrOff(pub Option<u64>);
-
-/// What `--rate` takes, or 'off'.
-pub fn rate_or_off(text: &str) -> Result<RateOrOff> {
-    if text == "off" { Ok(RateOrOff(None)) } else { Ok(RateOrOff(Some(parse_rate(text)?))) }
 }
 
 /// A size that something can pass through.
@@ -247,11 +239,9 @@ fn lines(runs: &[Status]) -> Result<String> {
 }
 
 fn table(runs: &[Status]) -> String {
-    let mut table = Table::new();
     let header = ["PID", "NAME", "GROUP", "STATE", "TIME", "DELIVERED", "RATE", "LIMIT", "BUFFER", "HELD"];
-    table.load_style(presets::NOTHING).set_header(header);
-    for run in runs {
-        table.add_row([
+    let rows = runs.iter().map(|run| {
+        vec![
             run.pid.to_string(),
             run.name.as_deref().map(printable).unwrap_or_default(),
             run.group.as_deref().map(printable).unwrap_or_default(),
@@ -262,13 +252,7 @@ fn table(runs: &[Status]) -> String {
             run.limit.map_or("none".to_owned(), |limit| show_rate(limit as f64)),
             show_size(run.buffer),
             show_share(run.buffered as f64, run.buffer as f64),
-        ]);
-    }
-    for (place, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if place == 0 || place > 3 {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table.trim_fmt()
+        ]
+    });
+    words::table(&header, &["NAME", "GROUP", "STATE"], rows)
 }

@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::io::{Write, stdout};
+use std::iter;
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use comfy_table::{CellAlignment, Table, presets};
 use pcproxy::group::{self, Name};
 use pcproxy::shaping::{Account, Budget, Burst, GroupLimit, Id};
-use pcproxy::units::{parse_burst, parse_rate, show_size};
+use pcproxy::units::{parse_burst, show_size};
 use serde::Serialize;
+
+use super::words::{self, RateOrOff, rate_or_off};
 
 /// How long to look at a group to see how fast its members are.
 const LOOK: Duration = Duration::from_millis(500);
@@ -51,14 +53,6 @@ enum Action {
         /// The group
         name: Name,
     },
-}
-
-/// A limit, or none.
-#[derive(Clone, Copy, Debug)]
-struct RateOrOff(Option<u64>);
-
-fn rate_or_off(text: &str) -> Result<RateOrOff> {
-    if text == "off" { Ok(RateOrOff(None)) } else { Ok(RateOrOff(Some(parse_rate(text)?))) }
 }
 
 impl Group {
@@ -149,24 +143,18 @@ fn table(groups: &[Listed]) -> String {
     if groups.is_empty() {
         return "no groups".to_owned();
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["GROUP", "PID", "RATE", "LIMIT", "SHARE", "WEIGHT", "MIN RATE"]);
+    let header = ["GROUP", "PID", "RATE", "LIMIT", "SHARE", "WEIGHT", "MIN RATE"];
     let per_second = |rate| format!("{}/s", show_size(rate));
-    for group in groups {
+    let rows = groups.iter().flat_map(|group| {
         let limit = group.limit.map_or("none".to_owned(), per_second);
-        table.add_row([group.group.clone(), "all".into(), per_second(group.rate), limit]);
-        for member in &group.members {
+        let all = vec![group.group.clone(), "all".to_owned(), per_second(group.rate), limit];
+        let members = group.members.iter().map(move |member| {
             let least = if member.min_rate > 0 { per_second(member.min_rate) } else { String::new() };
             let share = format!("{:.1} %", 100.0 * member.share);
             let (pid, weight) = (member.pid.to_string(), member.weight.to_string());
-            table.add_row([group.group.clone(), pid, per_second(member.rate), String::new(), share, weight, least]);
-        }
-    }
-    for (place, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if place > 0 {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table.trim_fmt()
+            vec![group.group.clone(), pid, per_second(member.rate), String::new(), share, weight, least]
+        });
+        iter::once(all).chain(members)
+    });
+    words::table(&header, &["GROUP"], rows)
 }

@@ -5,6 +5,7 @@ mod group;
 mod plot;
 mod top;
 mod transfer;
+mod words;
 
 use anyhow::{Result, anyhow};
 use clap::error::ErrorKind;

@@ -4,7 +4,7 @@ mod client;
 mod protocol;
 mod server;
 
-pub use client::*;
+pub use client::{ControlError, Run, runs};
 pub use protocol::{Reply, Request, VERSION};
 pub use server::{Host, Server};
 

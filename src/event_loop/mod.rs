@@ -75,6 +75,8 @@ struct EventLoop {
     control: Option<Server>,
     reporter: Reporter,
     pace: Pace,
+    /// The limit that the pace asks for, in bytes a second.
+    rate: Option<u64>,
     /// Told to feed the consumer nothing for now.
     held_up: bool,
     burst: Option<Burst>,
@@ -144,6 +146,7 @@ impl EventLoop {
             tick,
             control,
             reporter,
+            rate: None,
             held_up: false,
             pace: config.pace.clone(),
             burst: config.burst,
@@ -162,7 +165,7 @@ impl EventLoop {
 
     /// Puts the limit in force that the pace asks for now: none passes while held up.
     fn set_pace(&mut self) -> io::Result<()> {
-        let rate = match &self.pace {
+        self.rate = match &self.pace {
             Pace::Free => None,
             Pace::Constant(rate) => Some(*rate),
             Pace::Timetable(schedule) => {
@@ -172,7 +175,7 @@ impl EventLoop {
             }
         };
         self.proxy.drip(clock::now());
-        let rate = if self.held_up { Some(0) } else { rate };
+        let rate = if self.held_up { Some(0) } else { self.rate };
         self.proxy.shaper_mut().set_limit(rate.map(|rate| Limit::paced(rate, self.burst)));
         Ok(())
     }
@@ -321,8 +324,7 @@ impl EventLoop {
         let delivered = proxy.consumer().map_or(0, Sink::delivered);
         let paused = proxy.producer().is_some() && proxy.producer_paused();
         reporter.account.holds(now, delivered, proxy.buffered(), paused);
-        let own = if self.held_up { None } else { proxy.shaper().limit().map(|limit| limit.rate) };
-        reporter.facts.limit = own.into_iter().chain(proxy.shaper().parent().rate()).min();
+        reporter.facts.limit = self.rate.into_iter().chain(proxy.shaper().parent().rate()).min();
         reporter.facts.paused = self.held_up;
     }
 

@@ -8,7 +8,8 @@ use pcproxy::control::{ControlError, Request};
 use pcproxy::report::{State, Status};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::super::ctl::{RateOrOff, buffer_size, rate_or_off};
+use super::super::ctl::buffer_size;
+use super::super::words::{RateOrOff, rate_or_off};
 
 /// How long a run that has ended is still shown.
 const FAREWELL: Duration = Duration::from_secs(3);

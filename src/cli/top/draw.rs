@@ -16,7 +16,8 @@ const BARS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 /// Eighths of a cell, from below. Even no rate at all is seen.
 const SPARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// From left to right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Column {
     Name,
     Pid,
@@ -29,20 +30,6 @@ enum Column {
     Buffer,
     Minute,
 }
-
-/// From left to right.
-const COLUMNS: [Column; 10] = [
-    Column::Name,
-    Column::Pid,
-    Column::Group,
-    Column::State,
-    Column::Rate,
-    Column::Limit,
-    Column::Bytes,
-    Column::Held,
-    Column::Buffer,
-    Column::Minute,
-];
 
 /// Those that are left out last come first.
 const PREFERENCE: [Column; 10] = [
@@ -187,7 +174,7 @@ fn columns(app: &App, width: u16, spacing: u16) -> Vec<(Column, u16)> {
             room -= more;
         }
     }
-    chosen.sort_by_key(|(column, _)| COLUMNS.iter().position(|other| other == column));
+    chosen.sort();
     chosen
 }
 

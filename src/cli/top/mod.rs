@@ -36,6 +36,9 @@ pub struct Top {
     interval: Duration,
 }
 
+/// Though nothing is heard, runs that have ended go, and the terminal may be ours again.
+const REDRAW: Duration = Duration::from_secs(1);
+
 /// What happens.
 enum Event {
     Terminal(io::Result<event::Event>),
@@ -93,13 +96,29 @@ fn report_signals(events: Sender<Event>) -> io::Result<()> {
 fn report_keys(events: Sender<Event>) {
     thread::spawn(move || {
         loop {
-            let event = event::read();
+            let event = match wait_for_key() {
+                Ok(false) => continue,
+                Ok(true) => event::read(),
+                Err(error) => Err(error),
+            };
             let failed = event.is_err();
             if events.send(Event::Terminal(event)).is_err() || failed {
                 return;
             }
         }
     });
+}
+
+/// Whether there is a key. Who reads in the background is stopped, and would not even hear that it
+/// is to end.
+fn wait_for_key() -> io::Result<bool> {
+    const A_WHILE: Duration = Duration::from_millis(250);
+    if in_front() {
+        event::poll(A_WHILE)
+    } else {
+        thread::sleep(A_WHILE);
+        Ok(false)
+    }
 }
 
 /// The table, and all that it needs.
@@ -124,16 +143,16 @@ impl Watch {
     fn run(&mut self, interval: Duration) -> Result<End> {
         let no_colours = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let mut view = View { colours: !no_colours, table: TableState::default() };
-        let mut due = Instant::now();
+        let mut looked: Option<Instant> = None;
         loop {
-            if due <= Instant::now() {
-                // Should it come late, those left out are not made up for.
-                due = Instant::now() + interval;
+            if looked.is_none_or(|looked| looked.elapsed() >= interval) {
+                looked = Some(Instant::now());
                 self.look();
             }
             self.app.forget(self.start.elapsed());
             self.screen.draw(|frame| draw(frame, &self.app, &mut view))?;
-            let first = self.events.recv_timeout(due.saturating_duration_since(Instant::now()));
+            let left = interval.saturating_sub(looked.map_or(Duration::ZERO, |looked| looked.elapsed()));
+            let first = self.events.recv_timeout(left.min(REDRAW));
             let more: Vec<_> = self.events.try_iter().collect();
             for event in first.into_iter().chain(more) {
                 if let Some(end) = self.happened(event)? {
