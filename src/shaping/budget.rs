@@ -20,6 +20,9 @@ const LONGEST_WAIT: Duration = Duration::from_millis(50);
 /// Who waits for tokens and has not asked again for so long does not wait any more.
 const FORGOTTEN: Duration = Duration::from_millis(100);
 
+/// However full the bucket, nobody is called sooner than that to empty it.
+const SHORTEST_WAIT: Duration = Duration::from_micros(500);
+
 /// How long tokens that were taken may be used. Later they count as not taken: otherwise those
 /// that idle members keep in hand would add up to a burst beyond the group's.
 const USE_WITHIN: Duration = Duration::from_millis(3);
@@ -158,6 +161,9 @@ pub struct Account {
     pub asked: Duration,
     /// In billionths of a byte; 0 while it does not wait.
     tokens: u128,
+    /// The least room in the bucket since it took some last: had it not taken them, no more
+    /// than that would be there still.
+    room: u128,
     /// It waits for tokens, unless it has not asked again by then.
     waits_until: Duration,
 }
@@ -234,6 +240,7 @@ impl Budget {
                 used: 0,
                 asked: Duration::ZERO,
                 tokens: 0,
+                room: 0,
                 waits_until: Duration::ZERO,
             }),
         }
@@ -256,7 +263,7 @@ impl Budget {
         self.last = now;
         self.pool = 0;
         for account in &mut self.members {
-            (account.tokens, account.waits_until, account.asked) = (0, Duration::ZERO, now);
+            (account.tokens, account.room, account.waits_until, account.asked) = (0, 0, Duration::ZERO, now);
         }
     }
 
@@ -282,19 +289,26 @@ impl Budget {
         let Some(share) = shares.of.iter().find(|share| share.index == index) else { return nothing };
         let quantum = whole_bytes(share.depth / 2).clamp(1, LARGEST_QUANTUM);
         let rate = fraction(limit.rate.into(), share.part, shares.whole) as u64;
+        let held: u128 = shares.of.iter().map(|share| self.members[share.index].tokens).sum();
+        let room = shares.depth.saturating_sub(held + self.pool);
         let member = &mut self.members[index];
-        let has = whole_bytes(member.tokens);
+        // No end of bytes is what no limit grants.
+        let has = whole_bytes(member.tokens).min(u64::MAX - 1);
         let bytes = if has >= quantum.min(most) { has.min(most) } else { 0 };
         member.tokens -= in_tokens(bytes);
+        member.room = u128::MAX;
         let mut again = now;
         if bytes == most {
             self.pool += std::mem::take(&mut member.tokens);
             member.waits_until = Duration::ZERO;
         } else {
-            // An estimate: who comes too early waits once more.
-            let missing = in_tokens(quantum).saturating_sub(member.tokens) as f64;
+            // An estimate: who comes too early waits once more. If nobody else comes, all
+            // accounts are full before long.
+            let missing = in_tokens(quantum.min(most)).saturating_sub(member.tokens) as f64;
             let drips = limit.rate as f64 * (share.part as f64 / shares.whole as f64);
-            again += Duration::from_nanos((missing / drips).ceil() as u64).min(LONGEST_WAIT);
+            let full = 0.75 * (room + in_tokens(bytes)) as f64 / limit.rate as f64;
+            let wait = (missing / drips).min(full.max(SHORTEST_WAIT.as_nanos() as f64));
+            again += Duration::from_nanos(wait.ceil() as u64).min(LONGEST_WAIT);
         }
         Grant { bytes, expires: now + USE_WITHIN, again, quantum, rate: Some(rate) }
     }
@@ -304,12 +318,15 @@ impl Budget {
     pub fn give_back(&mut self, id: Id, unused: u64, used: u64) {
         let Some(account) = self.members.iter_mut().find(|account| account.id == id) else { return };
         account.used = used;
-        if self.limit.is_some() {
-            if account.waits_until.is_zero() {
-                self.pool += in_tokens(unused);
-            } else {
-                account.tokens += in_tokens(unused);
-            }
+        // As if they had been there all the time: what would have overflowed is lost.
+        let tokens = in_tokens(unused).min(account.room);
+        if account.waits_until.is_zero() {
+            self.pool += tokens;
+        } else {
+            account.tokens += tokens;
+        }
+        for account in &mut self.members {
+            account.room = account.room.saturating_sub(tokens);
         }
     }
 
@@ -332,6 +349,7 @@ impl Budget {
         }
         let Some(limit) = self.limit else {
             self.pool = 0;
+            self.members.iter_mut().for_each(|account| account.room = 0);
             return;
         };
         let mut shares = self.shares(limit);
@@ -344,6 +362,10 @@ impl Budget {
         }
         let dripped = passed.saturating_mul(limit.rate.into());
         self.pool = self.pool.saturating_add(dripped).min(shares.depth.saturating_sub(held));
+        let room = shares.depth.saturating_sub(held + self.pool);
+        for account in &mut self.members {
+            account.room = account.room.min(room);
+        }
         // Each round fills an account or divides all there is.
         loop {
             let (dividend, before) = (self.pool, shares.of.len());

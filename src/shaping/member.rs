@@ -49,12 +49,18 @@ pub struct Member<L: Ledger> {
     expires: Duration,
     /// When to go to the ledger again.
     again: Duration,
+    /// Until when it need not be tried.
+    not_before: Duration,
     /// The most that going there is sure to yield in the end.
     quantum: u64,
     /// What it can count on, in bytes a second; none without a limit.
     rate: Option<u64>,
     /// Bytes spent in all.
     used: u64,
+    /// Bytes spent of what was taken last.
+    spent: u64,
+    /// The most worth taking: who did not use up what it had will not use up more.
+    enough: u64,
     /// Why the ledger could not be used, the last time.
     trouble: Option<L::Error>,
 }
@@ -69,9 +75,12 @@ impl<L: Ledger> Member<L> {
             held: 0,
             expires: Duration::ZERO,
             again: Duration::ZERO,
+            not_before: Duration::ZERO,
             quantum: u64::MAX,
             rate: None,
             used: 0,
+            spent: 0,
+            enough: u64::MAX,
             trouble: None,
         }
     }
@@ -83,10 +92,13 @@ impl<L: Ledger> Member<L> {
 
     /// Bytes that may be spent at `now`; goes to the ledger if these are fewer than `least`.
     fn ready(&mut self, least: u64, most: u64, now: Duration) -> u64 {
-        let expired = self.held > 0 && self.expires <= now;
-        if self.in_hand(now) < least && (expired || self.again <= now) {
+        if self.in_hand(now) < least && self.due() <= now {
             let (id, terms, used) = (self.id, self.terms, self.used);
             let unused = if self.held == u64::MAX { 0 } else { self.held };
+            if self.spent > 0 {
+                self.enough = if unused > 0 { self.spent.saturating_mul(2) } else { u64::MAX };
+            }
+            let most = most.min(self.enough.max(least));
             let grant = self.ledger.update(|budget| {
                 // It may have been put out: taken for dead, or the budget is another one.
                 budget.admit(id, terms);
@@ -97,19 +109,27 @@ impl<L: Ledger> Member<L> {
                 Ok(Some(grant)) => {
                     (self.held, self.expires, self.again) = (grant.bytes, grant.expires, grant.again);
                     (self.quantum, self.rate, self.trouble) = (grant.quantum, grant.rate, None);
+                    self.spent = 0;
                 }
-                Ok(None) => self.again = now + BUSY,
+                Ok(None) => self.not_before = now + BUSY,
                 Err(error) => {
                     self.trouble = Some(error);
-                    self.again = now + OUT_OF_ORDER;
+                    self.not_before = now + OUT_OF_ORDER;
                 }
             }
         }
         self.in_hand(now)
     }
 
+    /// When to go to the ledger: what it did not spend in time is soon had anew.
+    fn due(&self) -> Duration {
+        let due = if self.held > 0 { self.again.min(self.expires) } else { self.again };
+        due.max(self.not_before)
+    }
+
     fn spend(&mut self, bytes: u64) {
         self.used = self.used.wrapping_add(bytes);
+        self.spent = self.spent.saturating_add(bytes);
         if self.held != u64::MAX {
             self.held -= bytes;
         }
@@ -117,6 +137,7 @@ impl<L: Ledger> Member<L> {
 
     fn refund(&mut self, unused: u64) {
         self.used = self.used.wrapping_sub(unused);
+        self.spent = self.spent.saturating_sub(unused);
         if self.held != u64::MAX {
             self.held += unused;
         }
@@ -161,12 +182,16 @@ impl<L: Ledger> Shaper for Group<L> {
     }
 
     fn take(&mut self, least: u64, most: u64) -> u64 {
-        let mut common = most;
-        for level in &mut self.levels {
-            common = common.min(level.ready(least, common, self.now));
-            if common < least {
-                return 0;
+        let (mut common, mut all) = (most, true);
+        // The narrowest first: the wider ones are asked only for what it has.
+        for level in self.levels.iter_mut().rev() {
+            match level.ready(least, common, self.now) {
+                bytes if bytes >= least => common = common.min(bytes),
+                _ => all = false,
             }
+        }
+        if !all {
+            return 0;
         }
         self.levels.iter_mut().for_each(|level| level.spend(common));
         common
@@ -178,7 +203,7 @@ impl<L: Ledger> Shaper for Group<L> {
 
     fn due_for(&self, bytes: u64) -> Option<Duration> {
         let missing = self.levels.iter().filter(|level| level.in_hand(self.now) < bytes);
-        Some(missing.map(|level| level.again).max().unwrap_or_default())
+        Some(missing.map(Member::due).max().unwrap_or_default())
     }
 
     fn depth(&self) -> u64 {

@@ -1,0 +1,811 @@
+//! A budget that many members share: processes that ask, sleep, come late, use some of what they
+//! get, leave and are killed. All time is simulated. `-- --nocapture` shows the figures.
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::{Range, RangeInclusive};
+use std::rc::Rc;
+use std::time::Duration;
+
+use pcproxy::shaping::{
+    Budget, Burst, Group, GroupLimit, Id, Limit, Member, Overcommitted, Shaper, Terms, TokenBucket,
+};
+use proptest::prelude::*;
+
+/// Billionths of a byte in a byte, nanoseconds in a second.
+const BILLION: i128 = 1_000_000_000;
+
+/// Ten million bytes a second.
+const RATE: u64 = 10_000_000;
+
+/// How deep a group's bucket is where the user does not say otherwise.
+const BURST: Burst = Burst::Time(Duration::from_millis(12));
+
+/// How long tokens may be used once they are taken.
+const USE_WITHIN: Duration = Duration::from_millis(3);
+
+/// How soon a changed limit is in force for everyone.
+const IN_FORCE: Duration = Duration::from_millis(50);
+
+/// What a process writes at once, and what its consumer's pipe holds, at most.
+const PIECE: u64 = 1 << 20;
+const PIPE: u64 = 1 << 16;
+
+/// How long a process takes for that.
+const STEP: Duration = Duration::from_micros(10);
+
+const PLAIN: Terms = Terms { weight: 100, guaranteed: 0 };
+
+type Shared = Rc<RefCell<Budget>>;
+
+fn at(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn micros(micros: u64) -> Duration {
+    Duration::from_micros(micros)
+}
+
+fn id(who: usize) -> Id {
+    Id { pid: who as u32, started: 0 }
+}
+
+fn limit(rate: u64) -> GroupLimit {
+    GroupLimit { rate, burst: None, lasting: true }
+}
+
+fn guaranteed(guaranteed: u64) -> Terms {
+    Terms { guaranteed, ..PLAIN }
+}
+
+/// What a process has to do.
+#[derive(Clone, Copy, Debug)]
+enum Demand {
+    Nothing,
+    /// No end of bytes to pass on.
+    Endless,
+    /// So many bytes come every so often.
+    Source(u64, Duration),
+    /// No end of bytes, but the consumer takes so many every so often.
+    Sink(u64, Duration),
+}
+
+/// A process that does as the event loop does.
+struct Process {
+    groups: Vec<usize>,
+    shaper: TokenBucket<Group<Shared>>,
+    demand: Demand,
+    /// Bytes that came, or for which there is room, and when more do.
+    pending: u64,
+    more: Duration,
+    /// When it wakes up.
+    wakes: Duration,
+}
+
+impl Process {
+    /// Passes on what may go at `now`. Returns how much that was, and when to go on.
+    fn work(&mut self, now: Duration) -> (u64, Duration) {
+        if let Demand::Source(bytes, every) | Demand::Sink(bytes, every) = self.demand {
+            while self.more <= now {
+                self.pending += bytes;
+                self.more += every;
+            }
+        }
+        let (want, has) = match self.demand {
+            Demand::Nothing => (0, 0),
+            Demand::Endless => (u64::MAX, PIECE),
+            Demand::Source(..) => (self.pending, self.pending),
+            Demand::Sink(..) => {
+                self.pending = self.pending.min(PIPE);
+                (if self.pending > 0 { u64::MAX } else { 0 }, self.pending)
+            }
+        };
+        self.shaper.drip(now);
+        if want == 0 {
+            return (0, self.more);
+        }
+        loop {
+            let due = self.shaper.due(want).unwrap_or(Duration::MAX);
+            if due > now {
+                return (0, due);
+            }
+            let granted = self.shaper.grant(want);
+            if granted > 0 {
+                let used = granted.min(has);
+                self.shaper.refund(granted - used);
+                self.pending = self.pending.saturating_sub(used);
+                return (used, now + STEP);
+            }
+        }
+    }
+}
+
+/// What was used when.
+struct Use {
+    at: Duration,
+    who: usize,
+    bytes: u64,
+}
+
+/// Processes, the groups they are in, and what happened.
+struct World {
+    now: Duration,
+    groups: Vec<Shared>,
+    /// The limits of each group, and since when.
+    limits: Vec<Vec<(Duration, Option<GroupLimit>)>>,
+    processes: Vec<Process>,
+    queue: BinaryHeap<Reverse<(Duration, usize)>>,
+    log: Vec<Use>,
+    dice: u64,
+}
+
+impl World {
+    fn new(limits: &[GroupLimit]) -> Self {
+        let mut world = World {
+            now: Duration::ZERO,
+            groups: limits.iter().map(|_| Shared::default()).collect(),
+            limits: limits.iter().map(|_| Vec::new()).collect(),
+            processes: Vec::new(),
+            queue: BinaryHeap::new(),
+            log: Vec::new(),
+            dice: 1,
+        };
+        limits.iter().enumerate().for_each(|(group, limit)| world.set_limit(group, Some(*limit)));
+        world
+    }
+
+    /// A group of this rate with `count` members that want no end of bytes.
+    fn crowd(rate: u64, count: usize) -> Self {
+        let mut world = World::new(&[limit(rate)]);
+        world.start_many(count, &[0], Demand::Endless);
+        world
+    }
+
+    fn set_limit(&mut self, group: usize, limit: Option<GroupLimit>) {
+        self.groups[group].borrow_mut().set_limit(limit, self.now).unwrap();
+        self.limits[group].push((self.now, limit));
+    }
+
+    /// Starts a process in all these groups, the widest first, with a limit of its own.
+    fn start(&mut self, groups: &[usize], terms: Terms, own: Option<u64>, demand: Demand) -> usize {
+        let who = self.processes.len();
+        let levels = groups.iter().map(|&group| Member::new(self.groups[group].clone(), id(who), terms)).collect();
+        let mut own = TokenBucket::empty(own.map(|rate| Limit::paced(rate, None)));
+        own.drip(self.now);
+        let shaper = own.below(Group::new(levels));
+        let (more, wakes) = (Duration::MAX, Duration::MAX);
+        self.processes.push(Process { groups: groups.to_vec(), shaper, demand, pending: 0, more, wakes });
+        self.set_demand(who, demand);
+        who
+    }
+
+    fn start_many(&mut self, count: usize, groups: &[usize], demand: Demand) {
+        for _ in 0..count {
+            self.start(groups, PLAIN, None, demand);
+        }
+    }
+
+    fn set_demand(&mut self, who: usize, demand: Demand) {
+        let process = &mut self.processes[who];
+        process.demand = demand;
+        process.pending = 0;
+        process.more = match demand {
+            Demand::Nothing | Demand::Endless => Duration::MAX,
+            Demand::Source(..) | Demand::Sink(..) => self.now,
+        };
+        self.wake(who, self.now);
+    }
+
+    /// It sleeps until then, or for ever: so is one that is stopped, or killed.
+    fn wake(&mut self, who: usize, at: Duration) {
+        self.processes[who].wakes = at;
+        if at < Duration::MAX {
+            self.queue.push(Reverse((at, who)));
+        }
+    }
+
+    fn stop(&mut self, who: usize) {
+        self.wake(who, Duration::MAX);
+    }
+
+    /// It is gone, and the others notice.
+    fn leave(&mut self, who: usize) {
+        self.stop(who);
+        for group in &self.groups {
+            group.borrow_mut().retain(|account| account.id != id(who));
+        }
+    }
+
+    /// Any number below `below`.
+    fn roll(&mut self, below: u64) -> u64 {
+        self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.dice >> 33) % below
+    }
+
+    /// How late a process wakes up: a little as a rule, by milliseconds now and then.
+    fn lateness(&mut self) -> Duration {
+        let most = if self.roll(100) == 0 { 5000 } else { 200 };
+        micros(self.roll(most))
+    }
+
+    fn run(&mut self, until: Duration) {
+        while let Some(&Reverse((at, who))) = self.queue.peek()
+            && at < until
+        {
+            self.queue.pop();
+            if self.processes[who].wakes != at {
+                continue;
+            }
+            self.now = at;
+            let (bytes, next) = self.processes[who].work(at);
+            let late = if bytes > 0 { Duration::ZERO } else { self.lateness() };
+            if bytes > 0 {
+                self.log.push(Use { at, who, bytes });
+            }
+            self.wake(who, next.saturating_add(late));
+        }
+        self.now = until;
+    }
+
+    /// Bytes a second that these have used in `span`.
+    fn rate(&self, who: Range<usize>, span: Range<Duration>) -> f64 {
+        let begin = self.log.partition_point(|entry| entry.at < span.start);
+        let entries = self.log[begin..].iter().take_while(|entry| entry.at < span.end);
+        let bytes: u64 = entries.filter(|entry| who.contains(&entry.who)).map(|entry| entry.bytes).sum();
+        bytes as f64 / (span.end - span.start).as_secs_f64()
+    }
+
+    fn sum(&self, span: Range<Duration>) -> f64 {
+        self.rate(0..self.processes.len(), span)
+    }
+
+    /// How evenly these share: 1 at best (Jain, Chiu and Hawe, 1984).
+    fn fairness(&self, who: Range<usize>, span: Range<Duration>) -> f64 {
+        let shares: Vec<f64> = who.map(|one| self.rate(one..one + 1, span.clone())).collect();
+        let (sum, squares) = shares.iter().fold((0.0, 0.0), |(sum, squares), x| (sum + x, squares + x * x));
+        sum * sum / (shares.len() as f64 * squares)
+    }
+
+    /// Checks the promise of each group.
+    fn check(&self) -> Result<(), String> {
+        for (group, limits) in self.limits.iter().enumerate() {
+            let is_member = |who: usize| self.processes[who].groups.contains(&group);
+            let mut curve = Curve::new(limits, (0..self.processes.len()).filter(|&who| is_member(who)).count());
+            for entry in self.log.iter().filter(|entry| is_member(entry.who)) {
+                curve.uses(entry.bytes, entry.at).map_err(|what| format!("group {group}: {what}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The model: what may have been used since the beginning.
+///
+/// What is used in an interval was taken in it or in the 3 ms before. With A(t) used and R(t) the
+/// integral of the rate, each use at s thereby bounds all later A(t) by
+/// `R(t) + burst(s - 3 ms) + A(s) - R(s - 3 ms)`; the least of these bounds is all that need be kept.
+struct Curve<'a> {
+    limits: &'a [(Duration, Option<GroupLimit>)],
+    /// Each account can hold a byte.
+    members: u64,
+    used: i128,
+    least: i128,
+}
+
+impl<'a> Curve<'a> {
+    fn new(limits: &'a [(Duration, Option<GroupLimit>)], members: usize) -> Self {
+        Curve { limits, members: members as u64, used: 0, least: i128::MAX }
+    }
+
+    /// R(t).
+    fn integral(&self, at: Duration) -> i128 {
+        let ends = self.limits[1..].iter().map(|&(since, _)| since).chain([Duration::MAX]);
+        let parts = self.limits.iter().zip(ends).map(|(&(since, limit), end)| {
+            let passed = end.min(at).saturating_sub(since).as_nanos() as i128;
+            passed * limit.map_or(0, |limit| i128::from(limit.rate))
+        });
+        parts.sum()
+    }
+
+    fn burst(&self, limit: GroupLimit) -> i128 {
+        let tokens = match limit.burst.unwrap_or(BURST) {
+            Burst::Bytes(bytes) => i128::from(bytes) * BILLION,
+            Burst::Time(time) => i128::from(limit.rate) * time.as_nanos() as i128,
+        };
+        tokens + i128::from(self.members) * BILLION
+    }
+
+    fn uses(&mut self, bytes: u64, at: Duration) -> Result<(), String> {
+        let taken = at.saturating_sub(USE_WITHIN);
+        let index = |time| self.limits.partition_point(|&(since, _)| since <= time).saturating_sub(1);
+        let (_, limit) = self.limits[index(taken)];
+        // What was taken without a limit may be used for a while yet.
+        let lately = &self.limits[index(at.saturating_sub(IN_FORCE))..=index(at)];
+        let Some(limit) = limit.filter(|_| lately.iter().all(|(_, limit)| limit.is_some())) else {
+            self.least = i128::MAX;
+            return Ok(());
+        };
+        self.least = self.least.min(self.burst(limit) + self.used - self.integral(taken));
+        self.used += i128::from(bytes) * BILLION;
+        match self.used - self.integral(at) - self.least {
+            ..=0 => Ok(()),
+            excess => Err(format!("{bytes} bytes at {at:?}: {excess} billionths of a byte too many")),
+        }
+    }
+}
+
+/// Shows a figure and checks it.
+#[track_caller]
+fn expect(what: &str, figure: f64, range: RangeInclusive<f64>) {
+    println!("{what}: {figure:.6}");
+    assert!(range.contains(&figure), "{what}: {figure}, not in {range:?}");
+}
+
+/// The same for how much `figure` is off.
+#[track_caller]
+fn expect_near(what: &str, figure: f64, wanted: f64, tolerance: f64) {
+    expect(&format!("{what}, of {wanted} and off by"), figure / wanted - 1.0, -tolerance..=tolerance);
+}
+
+/// A span without the first second.
+fn until(millis: u64) -> Range<Duration> {
+    at(1000)..at(millis)
+}
+
+#[test]
+fn saturated_members_share_the_whole_limit_evenly() {
+    let mut world = World::crowd(RATE, 8);
+    world.run(at(11_000));
+    world.check().unwrap();
+    expect_near("sum", world.sum(until(11_000)), 1e7, 0.002);
+    expect("fairness", world.fairness(0..8, until(11_000)), 0.999..=1.0);
+}
+
+#[test]
+fn shares_are_in_proportion_to_weights() {
+    let mut world = World::new(&[limit(7_000_000)]);
+    for weight in [100, 200, 400] {
+        world.start(&[0], Terms { weight, guaranteed: 0 }, None, Demand::Endless);
+    }
+    world.run(at(11_000));
+    world.check().unwrap();
+    for (who, wanted) in [1e6, 2e6, 4e6].into_iter().enumerate() {
+        expect_near("share", world.rate(who..who + 1, until(11_000)), wanted, 0.01);
+    }
+}
+
+#[test]
+fn the_share_of_an_idle_member_is_handed_over_and_back_within_100_ms() {
+    let mut world = World::crowd(RATE, 4);
+    let phases = [(0, 2.5e6), (2000, 0.0), (4000, 2.5e6), (6000, 0.0)];
+    for (since, wanted) in phases {
+        world.run(at(since));
+        world.set_demand(0, if wanted > 0.0 { Demand::Endless } else { Demand::Nothing });
+    }
+    world.run(at(8000));
+    world.check().unwrap();
+    for (since, wanted) in phases {
+        let bins = (since..since + 2000).step_by(50).map(|bin| at(bin)..at(bin + 50));
+        let is_off = |bin: &Range<Duration>| {
+            let (one, others) = (world.rate(0..1, bin.clone()), world.rate(1..4, bin.clone()));
+            (one - wanted).abs() > wanted * 0.2 || (others / (1e7 - wanted) - 1.0).abs() > 0.12
+        };
+        let settled = bins.filter(is_off).last().map_or(0, |bin| bin.end.as_millis() as u64 - since);
+        expect("bins of 50 ms are as they should be after ms", settled as f64, 0.0..=100.0);
+    }
+}
+
+#[test]
+fn a_guarantee_holds_in_every_second() {
+    let mut world = World::new(&[limit(RATE)]);
+    world.start(&[0], guaranteed(6_000_000), None, Demand::Endless);
+    world.start_many(7, &[0], Demand::Endless);
+    world.run(at(11_000));
+    world.check().unwrap();
+    let seconds = (100..1000).map(|bin| world.rate(0..1, at(10 * bin)..at(10 * bin + 1000)));
+    expect("least second", seconds.fold(f64::MAX, f64::min), 5.9e6..=6.7e6);
+    expect_near("sum", world.sum(until(11_000)), 1e7, 0.002);
+    expect("fairness of the rest", world.fairness(1..8, until(11_000)), 0.999..=1.0);
+}
+
+#[test]
+fn what_a_member_leaves_of_its_guarantee_the_others_use() {
+    let slow =
+        [(None, Demand::Source(2000, at(1))), (None, Demand::Sink(2000, at(1))), (Some(2_000_000), Demand::Endless)];
+    for (own, demand) in slow {
+        let mut world = World::new(&[limit(RATE)]);
+        world.start(&[0], guaranteed(6_000_000), own, demand);
+        world.start_many(3, &[0], Demand::Endless);
+        world.run(at(6000));
+        world.check().unwrap();
+        expect_near(&format!("{demand:?}"), world.rate(0..1, until(6000)), 2e6, 0.01);
+        expect_near("sum", world.sum(until(6000)), 1e7, 0.005);
+        expect("fairness of the rest", world.fairness(1..4, until(6000)), 0.999..=1.0);
+    }
+}
+
+#[test]
+fn a_member_gets_the_lesser_of_its_own_limit_and_its_share() {
+    for own in [100_000, 1_000_000, 2_400_000, 2_500_000, 2_600_000, 5_000_000] {
+        let mut world = World::crowd(RATE, 3);
+        world.start(&[0], PLAIN, Some(own), Demand::Endless);
+        world.run(at(6000));
+        world.check().unwrap();
+        expect_near("own", world.rate(3..4, until(6000)), own.min(2_500_000) as f64, 0.01);
+        expect_near("sum", world.sum(until(6000)), 1e7, 0.005);
+    }
+}
+
+#[test]
+fn what_slow_consumers_leave_the_others_use() {
+    for (count, bytes, every) in [(1, 10_000, 10), (4, 2000, 2), (4, 10_000, 10), (20, 300, 1), (60, 100, 20)] {
+        let mut world = World::crowd(RATE, 1);
+        world.start_many(count, &[0], Demand::Sink(bytes, at(every)));
+        world.run(at(4000));
+        world.check().unwrap();
+        let slow = (count as u64 * bytes * 1000 / every) as f64;
+        expect_near(&format!("{count} slow"), world.rate(1..count + 1, until(4000)), slow, 0.01);
+        expect_near("sum", world.sum(until(4000)), 1e7, 0.025);
+    }
+}
+
+#[test]
+fn consumers_that_pause_cost_the_others_little() {
+    for (count, bytes, every) in [(3, 40_000, 100), (4, 20_000, 40)] {
+        let mut world = World::crowd(RATE, 1);
+        world.start_many(count, &[0], Demand::Sink(bytes, at(every)));
+        world.run(at(4000));
+        world.check().unwrap();
+        expect_near("sum", world.sum(until(4000)), 1e7, 0.06);
+    }
+}
+
+#[test]
+fn the_killed_cost_the_others_nothing() {
+    let mut world = World::crowd(RATE, 8);
+    let mut alive: Vec<usize> = (0..8).collect();
+    for round in 1..220 {
+        world.run(at(50 * round));
+        let index = world.roll(8) as usize;
+        let who = alive.swap_remove(index);
+        if round % 3 > 0 {
+            world.stop(who)
+        } else {
+            world.leave(who)
+        }
+        alive.push(world.start(&[0], PLAIN, None, Demand::Endless));
+    }
+    world.check().unwrap();
+    expect_near("sum", world.sum(until(11_000)), 1e7, 0.01);
+}
+
+#[test]
+fn one_that_was_stopped_gets_no_credit_for_it() {
+    let mut world = World::crowd(RATE, 4);
+    world.run(at(2000));
+    world.stop(0);
+    world.run(at(12_000));
+    world.wake(0, at(12_000));
+    world.run(at(14_000));
+    world.check().unwrap();
+    expect_near("sum of the others", world.rate(1..4, at(2200)..at(12_000)), 1e7, 0.002);
+    expect(
+        "bytes in the first 100 ms",
+        world.rate(0..1, at(12_000)..at(12_100)) / 10.0,
+        200_000.0..=250_000.0 + 120_000.0,
+    );
+    expect_near("its share then", world.rate(0..1, at(12_200)..at(14_000)), 2.5e6, 0.02);
+}
+
+#[test]
+fn limits_hold_at_all_levels_and_nothing_of_the_widest_is_lost() {
+    // site, site/a, site/b, site/c, site/a/x, site/a/y, site/b/x, site/b/y
+    let mut world = World::new(&[20, 5, 4, 30, 1, 8, 1, 1].map(|millions| limit(millions * 1_000_000)));
+    let paths: [&[usize]; 8] = [&[0], &[0, 1], &[0, 2], &[0, 3], &[0, 1, 4], &[0, 1, 5], &[0, 2, 6], &[0, 2, 7]];
+    paths.iter().for_each(|path| world.start_many(2, path, Demand::Endless));
+    world.run(at(6000));
+    world.check().unwrap();
+    expect_near("sum", world.sum(until(6000)), 2e7, 0.002);
+    for (path, wanted) in [5.5e6, 2e6, 2e6, 5.5e6, 1e6, 2e6, 1e6, 1e6].into_iter().enumerate() {
+        expect_near(&format!("{:?}", paths[path]), world.rate(2 * path..2 * path + 2, until(6000)), wanted, 0.02);
+    }
+}
+
+#[test]
+fn a_group_in_a_group_gets_its_limit_or_its_share_and_leaves_the_rest() {
+    // Limit of the inner group, members beside it, and what the inner one's four get.
+    let cases = [
+        (RATE, 0, 1e7),
+        (RATE, 4, 5e6),
+        (5_000_000, 4, 5e6),
+        (5_000_000, 1, 5e6),
+        (9_900_000, 0, 9.9e6),
+        (2_000_000, 4, 2e6),
+        (2_000_000, 1, 2e6),
+    ];
+    for (inner, beside, wanted) in cases {
+        let mut world = World::new(&[limit(RATE), limit(inner)]);
+        world.start_many(4, &[0, 1], Demand::Endless);
+        world.start_many(beside, &[0], Demand::Endless);
+        world.run(at(4000));
+        world.check().unwrap();
+        let sum = if beside == 0 { wanted } else { 1e7 };
+        expect_near(&format!("{inner} with {beside} beside"), world.rate(0..4, until(4000)), wanted, 0.01);
+        expect_near("sum", world.sum(until(4000)), sum, 0.005);
+        expect("fairness", world.fairness(0..4, until(4000)), 0.999..=1.0);
+    }
+}
+
+/// The rule looks at every member each time one asks: thousands would take long in a debug build.
+#[test]
+fn hundreds_of_members_share_fairly() {
+    let mut world = World::crowd(10 * RATE, 500);
+    world.run(at(69));
+    world.check().unwrap();
+    expect_near("sum", world.sum(at(9)..at(69)), 1e8, 0.02);
+    expect("fairness", world.fairness(0..500, at(9)..at(69)), 0.99..=1.0);
+}
+
+#[test]
+fn nobody_starves_at_a_few_bytes_a_second() {
+    let mut world = World::crowd(10, 8);
+    world.run(at(201_000));
+    world.check().unwrap();
+    expect_near("sum", world.sum(until(201_000)), 10.0, 0.005);
+    expect("fairness", world.fairness(0..8, until(201_000)), 0.999..=1.0);
+}
+
+#[test]
+fn trickles_are_served_at_once_and_bulk_gets_the_rest() {
+    let started = |who: usize| micros(311 * who as u64);
+    let mut world = World::crowd(RATE, 1);
+    for who in 1..=60 {
+        world.run(started(who));
+        world.start(&[0], PLAIN, None, Demand::Source(100, at(20)));
+    }
+    world.run(at(6000));
+    world.check().unwrap();
+    expect_near("trickles", world.rate(1..61, until(6000)), 300_000.0, 0.001);
+    expect_near("sum", world.sum(until(6000)), 1e7, 0.005);
+    let mut passed_on = [0; 61];
+    let mut delays = Vec::new();
+    for entry in world.log.iter().filter(|entry| entry.who > 0) {
+        let came = started(entry.who) + at(20) * (passed_on[entry.who] / 100);
+        delays.push((entry.at - came).as_secs_f64() * 1000.0);
+        passed_on[entry.who] += entry.bytes as u32;
+    }
+    delays.sort_by(f64::total_cmp);
+    expect("99 % of them within ms", delays[delays.len() * 99 / 100], 0.0..=5.0);
+    expect("all of them within ms", delays[delays.len() - 1], 0.0..=12.0);
+}
+
+#[test]
+fn a_changed_limit_is_in_force_within_50_ms() {
+    let mut world = World::crowd(100, 4);
+    for (since, rate) in
+        [(1000, Some(RATE)), (2000, Some(100_000)), (3000, None), (3100, Some(RATE)), (4000, Some(2 * RATE))]
+    {
+        world.run(at(since));
+        world.set_limit(0, rate.map(limit));
+    }
+    world.run(at(5000));
+    world.check().unwrap();
+    // They wake up a little late.
+    expect_near("raised", world.sum(at(1060)..at(2000)), 1e7, 0.01);
+    expect_near("lowered", world.sum(at(2060)..at(3000)), 1e5, 0.02);
+    expect("lifted", world.sum(at(3060)..at(3100)), 1e9..=f64::MAX);
+    expect_near("back", world.sum(at(3160)..at(4000)), 1e7, 0.01);
+    expect_near("doubled", world.sum(at(4060)..at(5000)), 2e7, 0.01);
+}
+
+#[test]
+fn more_than_there_is_cannot_be_guaranteed() {
+    let mut budget = Budget::default();
+    let short = GroupLimit { lasting: false, ..limit(100) };
+    budget.set_limit(Some(short), at(0)).unwrap();
+    budget.join(id(1), guaranteed(60)).unwrap();
+    let before = budget.clone();
+    assert_eq!(budget.join(id(2), guaranteed(41)), Err(Overcommitted { rate: 100, guaranteed: 60 }));
+    assert_eq!(budget.join(id(1), guaranteed(101)), Err(Overcommitted { rate: 100, guaranteed: 0 }));
+    assert_eq!(budget.set_limit(Some(limit(59)), at(9)), Err(Overcommitted { rate: 59, guaranteed: 60 }));
+    assert_eq!(budget, before, "and nothing has changed");
+    budget.join(id(2), guaranteed(40)).unwrap();
+    budget.join(id(1), guaranteed(50)).unwrap();
+    budget.set_limit(Some(GroupLimit { rate: 90, ..short }), at(9)).unwrap();
+}
+
+#[test]
+fn a_limit_that_does_not_last_goes_with_the_last_member() {
+    for lasting in [false, true] {
+        let mut budget = Budget::default();
+        budget.set_limit(Some(GroupLimit { lasting, ..limit(100) }), at(0)).unwrap();
+        budget.join(id(1), PLAIN).unwrap();
+        budget.join(id(2), PLAIN).unwrap();
+        budget.retain(|account| account.id != id(1));
+        assert!(budget.limit().is_some());
+        budget.retain(|_| false);
+        assert_eq!(budget.limit().is_some(), lasting);
+    }
+}
+
+#[test]
+fn the_highest_rates_are_divided_without_overflow() {
+    let terms = [PLAIN, Terms { weight: u32::MAX, guaranteed: u64::MAX / 4 }, Terms { weight: 1, guaranteed: 0 }];
+    for (rate, burst) in
+        [(1 << 63, None), (u64::MAX, Some(Burst::Bytes(u64::MAX))), (u64::MAX, Some(Burst::Time(Duration::MAX)))]
+    {
+        let mut budget = Budget::default();
+        budget.set_limit(Some(GroupLimit { rate, burst, lasting: true }), at(0)).unwrap();
+        terms.iter().enumerate().for_each(|(who, &terms)| budget.join(id(who), terms).unwrap());
+        for now in [at(0), at(1), at(7), at(7), Duration::from_secs(1 << 40), Duration::from_secs(u64::MAX)] {
+            for who in 0..3 {
+                let grant = budget.take(id(who), u64::MAX, now.min(Duration::from_secs(u64::MAX - 1)));
+                budget.give_back(id(who), grant.bytes / 3, 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_idle_members_give_back_late_is_no_more_than_the_burst() {
+    let mut budget = Budget::default();
+    budget.set_limit(Some(limit(1_000_000)), at(0)).unwrap();
+    let mut granted = Vec::new();
+    for who in 0..20 {
+        budget.join(id(who), PLAIN).unwrap();
+        granted.push(budget.take(id(who), 12_000, at(100 + 100 * who as u64)).bytes);
+    }
+    assert_eq!(granted, [12_000; 20], "each got all there was");
+    let mut used = 0;
+    for (who, unused) in granted.into_iter().enumerate() {
+        budget.give_back(id(who), unused, 0);
+        used += budget.take(id(who), 12_000, at(5000)).bytes;
+    }
+    assert_eq!(used, 12_000, "and all of them together no more, at one time");
+}
+
+/// What happens to a group and the group in it.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A process starts, in the inner group as well or not, with a limit of its own or none.
+    Start {
+        inner: bool,
+        weight: u32,
+        own: Option<u64>,
+        demand: Demand,
+    },
+    Change(usize, Demand),
+    /// It is stopped for ever, or goes on if it was.
+    Stop(usize),
+    GoOn(usize),
+    Leave(usize),
+    SetLimit(usize, Option<GroupLimit>),
+}
+
+fn demand() -> impl Strategy<Value = Demand> + Clone {
+    let some = || (1..60_000u64, (1..30u64).prop_map(at));
+    prop_oneof![
+        1 => Just(Demand::Nothing),
+        3 => Just(Demand::Endless),
+        2 => some().prop_map(|(bytes, every)| Demand::Source(bytes, every)),
+        4 => some().prop_map(|(bytes, every)| Demand::Sink(bytes, every)),
+    ]
+}
+
+fn group_limit() -> impl Strategy<Value = GroupLimit> + Clone {
+    let burst = prop_oneof![
+        2 => Just(None),
+        1 => (1..100_000u64).prop_map(|bytes| Some(Burst::Bytes(bytes))),
+        1 => (1..100u64).prop_map(|millis| Some(Burst::Time(at(millis)))),
+    ];
+    let rate = (0..8u32).prop_flat_map(|digits| 10u64.pow(digits)..10 * 10u64.pow(digits));
+    (rate, burst).prop_map(|(rate, burst)| GroupLimit { rate, burst, lasting: true })
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let any_limit = prop_oneof![4 => group_limit().prop_map(Some), 1 => Just(None)];
+    let own = prop_oneof![2 => Just(None), 1 => (1..RATE).prop_map(Some)];
+    prop_oneof![
+        4 => (any::<bool>(), 1..1000u32, own, demand())
+            .prop_map(|(inner, weight, own, demand)| Event::Start { inner, weight, own, demand }),
+        3 => (0..100usize, demand()).prop_map(|(who, demand)| Event::Change(who, demand)),
+        1 => (0..100usize).prop_map(Event::Stop),
+        1 => (0..100usize).prop_map(Event::GoOn),
+        1 => (0..100usize).prop_map(Event::Leave),
+        1 => (0..2usize, any_limit).prop_map(|(group, limit)| Event::SetLimit(group, limit)),
+    ]
+}
+
+/// What one member does with the budget itself.
+#[derive(Clone, Debug)]
+enum Act {
+    Pass(Duration),
+    /// It gives back what it has and takes anew, on a clock that it read some time before.
+    Take {
+        most: u64,
+        lag: Duration,
+    },
+    Use(u64),
+    Leave,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let bytes = || prop_oneof![Just(u64::MAX), 0..20_000u64];
+    let pass = |most: u64| (0..=most).prop_map(|nanos| Act::Pass(Duration::from_nanos(nanos)));
+    prop_oneof![
+        2 => pass(4_000_000),
+        1 => pass(200_000_000),
+        3 => (bytes(), 0..100_000u64).prop_map(|(most, lag)| Act::Take { most, lag: Duration::from_nanos(lag) }),
+        3 => bytes().prop_map(Act::Use),
+        1 => Just(Act::Leave),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
+
+    #[test]
+    fn no_interval_gets_more_than_burst_and_rate_allow(
+        dice: u64,
+        limits in (group_limit(), group_limit()),
+        events in prop::collection::vec((0..40u64, event()), 1..40),
+    ) {
+        let mut world = World::new(&[limits.0, limits.1]);
+        world.dice = dice;
+        world.start(&[0, 1], PLAIN, None, Demand::Endless);
+        for (pause, event) in events {
+            world.run(world.now + at(pause));
+            let count = world.processes.len();
+            match event {
+                Event::Start { inner, weight, own, demand } => {
+                    let path = if inner { &[0, 1][..] } else { &[0] };
+                    world.start(path, Terms { weight, guaranteed: 0 }, own, demand);
+                }
+                Event::Change(who, demand) => world.set_demand(who % count, demand),
+                Event::Stop(who) => world.stop(who % count),
+                Event::GoOn(who) => world.wake(who % count, world.now),
+                Event::Leave(who) => world.leave(who % count),
+                Event::SetLimit(group, limit) => world.set_limit(group, limit),
+            }
+        }
+        world.run(world.now + at(50));
+        prop_assert_eq!(world.check(), Ok(()));
+    }
+
+    #[test]
+    fn no_interval_gets_more_whatever_is_given_back_when(
+        rate in 200_000..5_000_000u64,
+        acts in prop::collection::vec((0..6usize, act()), 1..80),
+    ) {
+        let limits = [(at(0), Some(limit(rate)))];
+        let mut curve = Curve::new(&limits, 6);
+        let mut budget = Budget::default();
+        budget.set_limit(Some(limit(rate)), at(0)).unwrap();
+        let mut now = at(0);
+        let mut held = [(0, at(0)); 6];
+        for (who, act) in acts {
+            let (bytes, expires) = &mut held[who];
+            match act {
+                Act::Pass(time) => now += time,
+                Act::Take { most, lag } => {
+                    budget.admit(id(who), PLAIN);
+                    budget.give_back(id(who), *bytes, 0);
+                    let grant = budget.take(id(who), most, now.saturating_sub(lag));
+                    prop_assert!(grant.bytes <= most);
+                    (*bytes, *expires) = (grant.bytes, grant.expires);
+                }
+                Act::Use(most) if now < *expires => {
+                    let used = most.min(*bytes);
+                    *bytes -= used;
+                    prop_assert_eq!(curve.uses(used, now), Ok(()));
+                }
+                Act::Use(_) => {}
+                Act::Leave => {
+                    budget.retain(|account| account.id != id(who));
+                    *bytes = 0;
+                }
+            }
+        }
+    }
+}
