@@ -182,6 +182,11 @@ fn fairness(log: &Log, pipes: impl IntoIterator<Item = usize>) -> Figure {
     Figure::new(format!("fairness among {}", shares.len()), AtLeast(0.99), [index])
 }
 
+/// How late the meter came at most: so much of a burst may be its own.
+fn lateness(log: &Log) -> Figure {
+    Figure::new("the meter itself late by, ms", Open, [log.late_ms()])
+}
+
 /// Eight that always want more.
 fn sum_8(options: &Options) -> Result<()> {
     let time = part(options, 10);
@@ -197,6 +202,7 @@ fn sum_8(options: &Options) -> Result<()> {
             Figure::new("sum, burst ms", AtMost(15.0), [sum.sigma_ms()]),
             fairness(&log, 0..8),
             Figure::new("a member, burst ms of its share", Open, bursts),
+            lateness(&log),
         ])
     })?;
     print!("{table}");
@@ -263,6 +269,7 @@ fn idle(options: &Options) -> Result<()> {
             Figure::new("the others have 97 % of the limit, ms after its last byte", AtMost(200.0), taken),
             Figure::new("it has 90 % of its share, ms after more came in", AtMost(200.0), back),
             Figure::new("sum, burst ms", Open, [log.curve(LIMIT).sigma_ms()]),
+            lateness(&log),
         ])
     })?;
     print!("{table}");
@@ -286,6 +293,7 @@ fn min_rate(options: &Options) -> Result<()> {
             Figure::new("its mean, MiB/s", Open, [one.curve(6 * MIB).mean() / MIB as f64]),
             Figure::new("sum, error %", Within(0.2), [sum.error()]),
             Figure::new("sum, burst ms", AtMost(15.0), [sum.sigma_ms()]),
+            lateness(&log),
         ])
     })?;
     print!("{table}");
@@ -310,12 +318,14 @@ fn kill(options: &Options) -> Result<()> {
             scene.replace((random >> 61) as usize, &arguments)?;
         }
         let killed = scene.dismissed as f64;
-        let sum = scene.end(began)?.curve(LIMIT);
+        let log = scene.end(began)?;
+        let sum = log.curve(LIMIT);
         Ok(vec![
             Figure::new("sum, burst ms", AtMost(15.0), [sum.sigma_ms()]),
             Figure::new("sum, error %", Within(1.0), [sum.error()]),
             Figure::new("largest gap, ms", Open, [sum.largest_gap_ms()]),
             Figure::new("killed", Open, [killed]),
+            lateness(&log),
         ])
     })?;
     print!("{table}");
@@ -347,7 +357,7 @@ fn levels(options: &Options) -> Result<()> {
             figures.push(Figure::new(format!("{name}, above its limit by %"), AtMost(0.2), [curve.error()]));
             figures.push(Figure::new(format!("{name}, burst ms"), AtMost(15.0), [curve.sigma_ms()]));
         }
-        figures.extend([fairness(&log, 0..10), fairness(&log, 10..14), fairness(&log, 14..16)]);
+        figures.extend([fairness(&log, 0..10), fairness(&log, 10..14), fairness(&log, 14..16), lateness(&log)]);
         Ok(figures)
     })?;
     print!("{table}");
@@ -424,6 +434,7 @@ fn join_64(options: &Options) -> Result<()> {
             fairness(&log, pipes),
             Figure::new("sum, error %", Within(0.5), [sum.error()]),
             Figure::new("sum, burst ms", Open, [sum.sigma_ms()]),
+            lateness(&log),
         ])
     })?;
     print!("{table}");

@@ -12,6 +12,7 @@ pub fn now() -> Duration {
 }
 
 /// Which start of the machine [`now`] counts from. All the same where that cannot be told.
-pub fn boot() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+pub fn boot() -> u128 {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    u128::from_str_radix(&id.trim().replace('-', ""), 16).unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 //! What the benchmark programs share: start processes, watch them, and print tables.
 
 // Each program uses its own part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod contestant;
 pub mod curve;

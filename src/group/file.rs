@@ -1,14 +1,12 @@
 //! A budget in a file.
 
+use std::cmp::Reverse;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
-
-use crc::{CRC_32_ISCSI, Crc};
-use serde::{Deserialize, Serialize};
 
 use super::Name;
 use crate::clock;
@@ -21,8 +19,11 @@ pub(super) const ENDING: &str = ".group";
 /// What each record begins with. The last byte is the version of what follows.
 const MAGIC: &[u8; 8] = b"pcgroup\x01";
 
-/// Magic, sequence number, length of the record.
-const HEAD: usize = 8 + 8 + 4;
+/// Magic, checksum of what follows it, sequence number, start of the machine, length of the rest.
+const HEAD: usize = 8 + 4 + 8 + 16 + 4;
+
+/// Where what the checksum is of begins.
+const CHECKED: usize = 8 + 4;
 
 /// Where the second of the two places for a record begins.
 const SECOND_PLACE: usize = 64 * 1024;
@@ -30,11 +31,9 @@ const SECOND_PLACE: usize = 64 * 1024;
 /// What is read of a place at once: the records of some 80 members are no longer.
 const GLANCE: usize = 4096;
 
-/// How often a lock that is taken is tried at once. It is held for microseconds, unless its
-/// holder was preempted or stopped.
-const TRIES: u32 = 4;
-
-const CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+/// How often a lock that is taken is tried at once, in some microseconds. It is held for no
+/// longer, unless its holder was preempted or stopped.
+const TRIES: u32 = 16;
 
 /// The budget of a group, in a file that its members lock in turns.
 ///
@@ -46,21 +45,15 @@ pub struct GroupFile {
     folder: Rc<RuntimeFolder>,
     name: Name,
     file: File,
-    boot: String,
+    boot: u128,
     /// Sequence number of the latest record.
     sequence: u64,
     /// The budget as it was seen last: it comes back if the file was emptied or removed.
     seen: Option<Budget>,
+    /// What was read of the two places: kept, since it is read so often.
+    glances: Box<[[u8; GLANCE]; 2]>,
     /// Who leaves when this is dropped.
     member: Option<Id>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Record {
-    sequence: u64,
-    /// The start of the machine that the times in the budget count from.
-    boot: String,
-    budget: Budget,
 }
 
 impl GroupFile {
@@ -71,7 +64,16 @@ impl GroupFile {
     pub(super) fn open(folder: &Rc<RuntimeFolder>, name: Name, create: bool) -> Result<Option<Self>, FolderError> {
         let Some(file) = folder.open_file(&file_name(&name), create)? else { return Ok(None) };
         let (folder, boot) = (folder.clone(), clock::boot());
-        Ok(Some(GroupFile { folder, name, file, boot, sequence: 0, seen: None, member: None }))
+        Ok(Some(GroupFile {
+            folder,
+            name,
+            file,
+            boot,
+            sequence: 0,
+            seen: None,
+            glances: Box::new([[0; GLANCE]; 2]),
+            member: None,
+        }))
     }
 
     /// Has `member` leave the group when this is dropped.
@@ -95,7 +97,6 @@ impl GroupFile {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) if tries < TRIES => {
                     tries += 1;
-                    thread::yield_now();
                     continue;
                 }
                 Err(TryLockError::WouldBlock) => return Ok(false),
@@ -116,14 +117,14 @@ impl GroupFile {
 
     /// The budget in the locked file.
     fn read(&mut self) -> Result<Budget, FolderError> {
-        let mut places = [0, SECOND_PLACE].map(|place| self.glance(place));
+        let [first, second] = &mut *self.glances;
+        let mut places = [(0, first), (SECOND_PLACE, second)].map(|(at, glance)| Place::look(&self.file, at, glance));
         // The later one is the one, unless it is torn.
-        places.sort_by_key(|place| std::cmp::Reverse(place.as_ref().map_or(0, |place| place.sequence)));
-        let record = places.into_iter().flatten().find_map(|place| self.decode(place));
-        match record {
-            Some(Record { sequence, boot, mut budget }) => {
-                self.sequence = sequence;
-                if boot != self.boot {
+        places.sort_by_key(|place| Reverse(place.as_ref().map_or(0, |place| place.sequence)));
+        match places.iter().flatten().find_map(|place| Some((place, place.budget(&self.file)?))) {
+            Some((place, mut budget)) => {
+                self.sequence = place.sequence;
+                if place.boot != self.boot {
                     // None of its members can be alive.
                     budget.forget_time(clock::now());
                     budget.retain(|_| false);
@@ -140,28 +141,6 @@ impl GroupFile {
                 self.name
             ))),
         }
-    }
-
-    fn glance(&self, at: usize) -> Option<Place> {
-        let mut bytes = vec![0; GLANCE];
-        let read = self.file.read_at(&mut bytes, at as u64).ok()?;
-        bytes.truncate(read);
-        let head = bytes.get(..HEAD)?.strip_prefix(MAGIC)?;
-        let (sequence, length) = head.split_at(8);
-        let sequence = u64::from_le_bytes(sequence.try_into().ok()?);
-        let length = u32::from_le_bytes(length.try_into().ok()?) as usize;
-        Some(Place { at, sequence, length, bytes })
-    }
-
-    fn decode(&self, Place { at, sequence, length, mut bytes }: Place) -> Option<Record> {
-        let end = HEAD.checked_add(length).filter(|end| *end <= SECOND_PLACE)?;
-        let start = bytes.len();
-        if start < end {
-            bytes.resize(end, 0);
-            self.file.read_exact_at(&mut bytes[start..], (at + start) as u64).ok()?;
-        }
-        let record: Record = postcard::from_bytes_crc32(&bytes[HEAD..end], CHECKSUM.digest()).ok()?;
-        (record.sequence == sequence).then_some(record)
     }
 
     /// Has the group begin anew, with neither limit nor members, whatever is in the file.
@@ -181,20 +160,20 @@ impl GroupFile {
     /// Writes the next record to the locked file.
     fn write(&mut self, budget: Budget) -> Result<(), FolderError> {
         let sequence = self.sequence + 1;
-        let record = Record { sequence, boot: self.boot.clone(), budget };
-        let body = postcard::to_stdvec_crc32(&record, CHECKSUM.digest()).map_err(|error| self.trouble(error))?;
+        let body = postcard::to_stdvec(&budget).map_err(|error| self.trouble(error))?;
         if HEAD + body.len() > SECOND_PLACE {
             return Err(self.trouble("has no room for more members"));
         }
-        let mut bytes = Vec::with_capacity(HEAD + body.len());
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&sequence.to_le_bytes());
-        bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&body);
+        let mut checked = Vec::with_capacity(HEAD - CHECKED + body.len());
+        checked.extend_from_slice(&sequence.to_le_bytes());
+        checked.extend_from_slice(&self.boot.to_le_bytes());
+        checked.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        checked.extend_from_slice(&body);
+        let bytes = [MAGIC, &crc32fast::hash(&checked).to_le_bytes()[..], &checked].concat();
         let at = if sequence.is_multiple_of(2) { 0 } else { SECOND_PLACE };
         self.file.write_all_at(&bytes, at as u64).map_err(|error| self.trouble(error))?;
         self.sequence = sequence;
-        self.seen = Some(record.budget);
+        self.seen = Some(budget);
         Ok(())
     }
 
@@ -215,11 +194,49 @@ impl GroupFile {
 }
 
 /// A record that is yet to be checked.
-struct Place {
+struct Place<'a> {
     at: usize,
+    checksum: u32,
     sequence: u64,
+    boot: u128,
     length: usize,
-    bytes: Vec<u8>,
+    /// Its beginning: mostly all of it.
+    bytes: &'a [u8],
+}
+
+impl<'a> Place<'a> {
+    /// Looks what is in this place of a file.
+    fn look(file: &File, at: usize, glance: &'a mut [u8; GLANCE]) -> Option<Place<'a>> {
+        let read = file.read_at(glance, at as u64).ok().filter(|read| *read >= HEAD)?;
+        let bytes = &glance[..read];
+        let (checksum, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk()?;
+        let (sequence, rest) = rest.split_first_chunk()?;
+        let (boot, rest) = rest.split_first_chunk()?;
+        Some(Place {
+            at,
+            checksum: u32::from_le_bytes(*checksum),
+            sequence: u64::from_le_bytes(*sequence),
+            boot: u128::from_le_bytes(*boot),
+            length: u32::from_le_bytes(*rest.first_chunk()?) as usize,
+            bytes,
+        })
+    }
+
+    /// The budget in this record; nothing if it is torn or damaged.
+    fn budget(&self, file: &File) -> Option<Budget> {
+        let end = HEAD.checked_add(self.length).filter(|end| *end <= SECOND_PLACE)?;
+        if let Some(bytes) = self.bytes.get(..end) {
+            return self.decode(bytes);
+        }
+        let mut bytes = vec![0; end];
+        file.read_exact_at(&mut bytes, self.at as u64).ok()?;
+        self.decode(&bytes)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Option<Budget> {
+        let intact = crc32fast::hash(&bytes[CHECKED..]) == self.checksum;
+        if intact { postcard::from_bytes(&bytes[HEAD..]).ok() } else { None }
+    }
 }
 
 impl Drop for GroupFile {

@@ -287,7 +287,9 @@ impl Budget {
         }
         let shares = self.shares(limit);
         let Some(share) = shares.of.iter().find(|share| share.index == index) else { return nothing };
-        let quantum = whole_bytes(share.depth / 2).clamp(1, LARGEST_QUANTUM);
+        // Comes for half of what the account holds, and takes no less than two fifths.
+        let quantum = whole_bytes(share.depth / 5 * 2).clamp(1, LARGEST_QUANTUM);
+        let aim = whole_bytes(share.depth / 2).clamp(1, LARGEST_QUANTUM);
         let rate = fraction(limit.rate.into(), share.part, shares.whole) as u64;
         let held: u128 = shares.of.iter().map(|share| self.members[share.index].tokens).sum();
         let room = shares.depth.saturating_sub(held + self.pool);
@@ -304,7 +306,7 @@ impl Budget {
         } else {
             // An estimate: who comes too early waits once more. If nobody else comes, all
             // accounts are full before long.
-            let missing = in_tokens(quantum.min(most)).saturating_sub(member.tokens) as f64;
+            let missing = in_tokens(aim.min(most)).saturating_sub(member.tokens) as f64;
             let drips = limit.rate as f64 * (share.part as f64 / shares.whole as f64);
             let full = 0.75 * (room + in_tokens(bytes)) as f64 / limit.rate as f64;
             let wait = (missing / drips).min(full.max(SHORTEST_WAIT.as_nanos() as f64));
