@@ -5,13 +5,16 @@ use crate::report::Reports;
 use crate::shaping::{Burst, Schedule};
 
 /// Everything a run needs to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Bytes held at most, at least 1.
     pub buffer: usize,
     /// A paused producer is resumed once no more than this many bytes are held. Below
     /// `buffer`.
     pub low_water: usize,
+    /// The share of the buffer that this is, and stays when the buffer gets another size: from 0
+    /// to below 1.
+    pub low_share: f64,
     /// To how many bytes the pipes of the neighbours are grown; nothing leaves them.
     pub pipe_size: Option<usize>,
     /// How fast the consumer is fed.

@@ -351,7 +351,6 @@ fn a_reader_that_never_reads_holds_nothing_up() {
 }
 
 #[test]
-#[ignore = "a bug: a record longer than PIPE_BUF waits for its reader"]
 fn a_reader_that_never_reads_long_records_holds_nothing_up() {
     let session = Session::new();
     let (reader, writer) = pipe().unwrap();
@@ -368,7 +367,6 @@ fn a_reader_that_never_reads_long_records_holds_nothing_up() {
 }
 
 #[test]
-#[ignore = "a bug: a terminal with little room waits for its reader"]
 fn a_terminal_that_is_not_read_holds_nothing_up() {
     let session = Session::new();
     let terminal = connection(Kind::Terminal, Side::Stdout);
@@ -441,7 +439,6 @@ fn records_that_have_nowhere_to_go_are_an_error_before_a_byte_is_read() {
 }
 
 #[test]
-#[ignore = "a bug: what pcproxy itself has opened by then is taken for what it was given"]
 fn a_closed_descriptor_is_refused_whatever_its_number() {
     // Whoever runs the test may have left it open.
     for number in 3..10 {
@@ -586,7 +583,6 @@ fn a_signal_that_the_parent_ignores_asks_nothing() {
 }
 
 #[test]
-#[ignore = "a bug: a summary waits for a stderr that is full"]
 fn a_summary_that_nobody_reads_holds_nothing_up() {
     let session = Session::new();
     let (reader, writer) = pipe().unwrap();

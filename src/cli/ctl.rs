@@ -153,11 +153,11 @@ impl Action {
     fn request(&self) -> Request {
         match *self {
             Action::Rate { rate: RateOrOff(rate) } => Request::Rate { rate },
-            Action::Pause => Request::Pause,
-            Action::Resume => Request::Resume,
+            Action::Pause => Request::Pause {},
+            Action::Resume => Request::Resume {},
             Action::Buffer { size } => Request::Buffer { size },
-            Action::Stats { .. } => Request::Stats,
-            Action::Stop => Request::Stop,
+            Action::Stats { .. } => Request::Stats {},
+            Action::Stop => Request::Stop {},
         }
     }
 }
@@ -167,7 +167,7 @@ impl Target<'_> {
     fn find(&self, mut runs: Vec<Run>, failures: &mut Vec<String>) -> Vec<(Run, Status)> {
         runs.retain(|run| !matches!(self, Target::Pid(pid) if *pid != run.pid()));
         let mut found = Vec::new();
-        for (answer, run) in ask(&mut runs, &Request::Stats).into_iter().zip(runs) {
+        for (answer, run) in ask(&mut runs, &Request::Stats {}).into_iter().zip(runs) {
             match answer {
                 Ok(status) if self.means(&status) => found.push((run, status)),
                 Ok(_) | Err(ControlError::Ended) => {}

@@ -146,9 +146,9 @@ enum PipeSize {
 impl Transfer {
     /// What the options say together.
     pub fn config(&self) -> Result<Config> {
-        let low_water = match self.low_water.amount {
-            Amount::Bytes(bytes) => bytes,
-            Amount::Percent(percent) => (self.buffer as f64 * percent / 100.0) as usize,
+        let (low_water, low_share) = match self.low_water.amount {
+            Amount::Bytes(bytes) => (bytes, bytes as f64 / self.buffer as f64),
+            Amount::Percent(percent) => ((self.buffer as f64 * percent / 100.0) as usize, percent / 100.0),
         };
         if low_water >= self.buffer {
             bail!(
@@ -165,6 +165,7 @@ impl Transfer {
         Ok(Config {
             buffer: self.buffer,
             low_water,
+            low_share,
             pipe_size: match self.pipe_size {
                 PipeSize::Keep => None,
                 PipeSize::Grow(size) => Some(size),

@@ -208,7 +208,7 @@ mod tests {
     fn reply(bytes: &[u8]) -> Result<Status, ControlError> {
         let (mut here, mut there) = UnixStream::pair().unwrap();
         there.write_all(bytes).unwrap();
-        let reply = exchange(&mut here, &Request::Pause, Duration::from_millis(50));
+        let reply = exchange(&mut here, &Request::Pause {}, Duration::from_millis(50));
         let mut request = [0; 64];
         let read_bytes = there.read(&mut request).unwrap();
         assert_eq!(&request[..read_bytes], b"{\"do\":\"pause\"}\n");
@@ -232,6 +232,6 @@ mod tests {
     fn one_that_hangs_up_has_ended() {
         let (mut here, there) = UnixStream::pair().unwrap();
         drop(there);
-        assert_eq!(exchange(&mut here, &Request::Stats, LIMIT), Err(ControlError::Ended));
+        assert_eq!(exchange(&mut here, &Request::Stats {}, LIMIT), Err(ControlError::Ended));
     }
 }

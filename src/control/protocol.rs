@@ -14,7 +14,8 @@ pub const VERSION: u32 = 1;
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// Say how things are.
-    Stats,
+    // With braces: serde would not look for unknown fields otherwise.
+    Stats {},
     /// Feed the consumer so many bytes a second from now on, or as fast as it takes them.
     Rate {
         /// At least 1; `null` is no limit. It must not be left out.
@@ -22,16 +23,16 @@ pub enum Request {
         rate: Option<u64>,
     },
     /// Feed the consumer nothing until told to resume. The buffer goes on filling.
-    Pause,
+    Pause {},
     /// Go on after a pause.
-    Resume,
+    Resume {},
     /// Hold at most so many bytes from now on. What is held stays, though it be more.
     Buffer {
         /// At least 1.
         size: u64,
     },
     /// End the input, deliver what is held, and end.
-    Stop,
+    Stop {},
 }
 
 /// What a run answers.

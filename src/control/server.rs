@@ -15,15 +15,21 @@ use crate::report::{Interval, Status};
 use crate::runtime_folder::{FolderError, RuntimeFolder};
 use crate::shaping::{Limit, Shaper, TokenBucket};
 
-/// The longest request, with some room.
-const LINE: usize = 512;
+/// The longest request, with some room: also the most that is read at once.
+const LINE: usize = 256;
+
+/// How many requests that can hold, `{"do":"stats"}` being the shortest.
+const REQUESTS: u64 = 17;
 
 /// Who comes when so many are there has the one leave that has been silent for longest.
 const MOST_CLIENTS: usize = 32;
 
-/// How often a second clients are heard, all of them together, and how often at once: enough for
-/// any number of people, and no more than a hundredth of a processor.
-const ATTENTION: Limit = Limit { rate: 100, burst: 40, quantum: 1, rest: 40 };
+/// How many requests of clients are heard a second, of all of them together, and how many at once:
+/// enough for any number of people, and about a hundredth of a processor.
+const ATTENTION: Limit = Limit { rate: 200, burst: 100, quantum: REQUESTS, rest: 100 };
+
+/// How many may wait to be accepted.
+const BACKLOG: i32 = 32;
 
 /// What the listener is called in the epoll; clients are counted from 1 on.
 const LISTENER: u64 = 0;
@@ -78,6 +84,7 @@ impl Server {
         let listener = UnixListener::bind(folder.socket_path(&name)).map_err(refused)?;
         let prepare = || {
             listener.set_nonblocking(true)?;
+            rustix::net::listen(&listener, BACKLOG)?;
             let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
             epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
             Ok(epoll)
@@ -90,33 +97,35 @@ impl Server {
     /// Hears those who are waiting, as far as they have attention left at `now`.
     pub fn work(&mut self, now: Duration, host: &mut impl Host) {
         self.attention.drip(now);
-        while self.attention.take(1, 1) > 0 {
+        while self.attention.take(REQUESTS, REQUESTS) > 0 {
             let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }];
             let found = epoll::wait(&self.epoll, &mut events, Some(&Timespec::default())).unwrap_or(0);
             if found == 0 {
-                self.attention.refund(1);
+                self.attention.refund(REQUESTS);
                 self.waiting = false;
                 return;
             }
-            match events[0].data.u64() {
+            let heard = match events[0].data.u64() {
                 LISTENER => self.accept(),
                 client => self.serve(client, host),
-            }
+            };
+            self.attention.refund(REQUESTS.saturating_sub(heard));
         }
         self.waiting = true;
     }
 
     /// When to [`work`](Self::work) again though the epoll reports nothing new.
     pub fn due(&self) -> Option<Duration> {
-        if self.waiting { self.attention.due(1) } else { None }
+        if self.waiting { self.attention.due(REQUESTS) } else { None }
     }
 
-    fn accept(&mut self) {
-        let Ok((stream, _)) = self.listener.accept() else { return };
+    /// Lets a client in. Returns what that counts for, in requests.
+    fn accept(&mut self) -> u64 {
+        let Ok((stream, _)) = self.listener.accept() else { return 1 };
         // The folder is closed to others; this is for descriptors that were handed on.
         let trusted = socket_peercred(&stream).is_ok_and(|peer| peer.uid == geteuid() || peer.uid.is_root());
         if !trusted || stream.set_nonblocking(true).is_err() {
-            return;
+            return 1;
         }
         if self.clients.len() == MOST_CLIENTS {
             self.clients.pop_first();
@@ -127,29 +136,30 @@ impl Server {
             self.clients.insert(self.next, Client { stream, input: Vec::new(), output: Vec::new(), interval });
             self.next += 1;
         }
+        1
     }
 
-    /// Has a client take its replies and make its requests. It gets a new number, so that the one
-    /// that was silent for longest has the lowest.
-    fn serve(&mut self, number: u64, host: &mut impl Host) {
-        let Some(mut client) = self.clients.remove(&number) else { return };
-        if client.converse(host).is_err() {
-            return;
-        }
+    /// Has a client take its replies and make its requests; returns how many, at least 1. It gets
+    /// a new number, so that the one that was silent for longest has the lowest.
+    fn serve(&mut self, number: u64, host: &mut impl Host) -> u64 {
+        let Some(mut client) = self.clients.remove(&number) else { return 1 };
+        let Ok(heard) = client.converse(host) else { return 1 };
         let flags = if client.output.is_empty() { epoll::EventFlags::IN } else { epoll::EventFlags::OUT };
         if epoll::modify(&self.epoll, &client.stream, epoll::EventData::new_u64(self.next), flags).is_ok() {
             self.clients.insert(self.next, client);
             self.next += 1;
         }
+        heard.max(1)
     }
 }
 
 /// Removes the sockets of processes that are no more. Whoever has this pid by now has none yet.
 fn remove_stale(folder: &RuntimeFolder) -> Result<(), FolderError> {
-    for pid in folder.names(ENDING)? {
-        let process = pid.parse().ok().and_then(Pid::from_raw);
-        if process.is_none_or(|pid| pid == getpid() || test_kill_process(pid) == Err(rustix::io::Errno::SRCH)) {
-            folder.remove(&format!("{pid}{ENDING}"))?;
+    for name in folder.names(ENDING)? {
+        let Some(pid) = name.parse().ok().and_then(Pid::from_raw) else { continue };
+        if pid == getpid() || test_kill_process(pid) == Err(rustix::io::Errno::SRCH) {
+            // What cannot be removed harms nobody.
+            let _ = folder.remove(&format!("{name}{ENDING}"));
         }
     }
     Ok(())
@@ -170,9 +180,11 @@ impl Drop for Server {
 }
 
 impl Client {
+    /// Returns how many requests it made.
+    ///
     /// # Errors
     /// When the client has left, or is not one.
-    fn converse(&mut self, host: &mut impl Host) -> io::Result<()> {
+    fn converse(&mut self, host: &mut impl Host) -> io::Result<u64> {
         if self.output.is_empty() {
             let mut bytes = [0; LINE];
             match self.stream.read(&mut bytes)? {
@@ -180,10 +192,12 @@ impl Client {
                 read => self.input.extend_from_slice(&bytes[..read]),
             }
         }
+        let mut heard = 0;
         while let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
             let line: Vec<_> = self.input.drain(..=end).collect();
             let reply = self.answer(&line, host)?;
             self.output.extend(reply);
+            heard += 1;
         }
         if self.input.len() >= LINE {
             return Err(io::ErrorKind::InvalidData.into());
@@ -193,7 +207,7 @@ impl Client {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
-        Ok(())
+        Ok(heard)
     }
 
     fn answer(&mut self, line: &[u8], host: &mut impl Host) -> io::Result<Vec<u8>> {

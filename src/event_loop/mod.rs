@@ -75,6 +75,8 @@ struct EventLoop {
     control: Option<Server>,
     reporter: Reporter,
     pace: Pace,
+    /// The share of the buffer that is its low watermark.
+    low_share: f64,
     /// The limit that the pace asks for, in bytes a second.
     rate: Option<u64>,
     /// Told to feed the consumer nothing for now.
@@ -96,6 +98,9 @@ struct EventLoop {
 
 impl EventLoop {
     fn new(config: &Config) -> Result<Self, Error> {
+        let now = clock::now();
+        let mut reporter =
+            Reporter::new(&config.reports, now, config.buffer, config.group_name()).map_err(Error::Stats)?;
         let open = |side| Descriptor::new(side).map_err(|error| StreamError { side, cause: error.into() });
         let (mut input, mut output) = (open(Side::Stdin)?, open(Side::Stdout)?);
         if stream::feeds_itself(&input, &output) {
@@ -119,8 +124,6 @@ impl EventLoop {
         let timer = Timer::new(registry, TIMER, TimerfdClockId::Monotonic)?;
         let timetable = Timer::new(registry, TIMETABLE, TimerfdClockId::Realtime)?;
         let tick = Timer::new(registry, TICK, TimerfdClockId::Monotonic)?;
-        let mut reporter =
-            Reporter::new(&config.reports, clock::now(), config.buffer, config.group_name()).map_err(Error::Stats)?;
         let left = stream::left_to_read(&input).map(|left| left.min(config.stop_after.unwrap_or(u64::MAX)));
         reporter.facts.size = reporter.facts.size.or(left);
         if let Some(wait) = reporter.next_tick(clock::now()) {
@@ -146,6 +149,7 @@ impl EventLoop {
             tick,
             control,
             reporter,
+            low_share: config.low_share,
             rate: None,
             held_up: false,
             pace: config.pace.clone(),
@@ -163,7 +167,7 @@ impl EventLoop {
         Ok(event_loop)
     }
 
-    /// Puts the limit in force that the pace asks for now: none passes while held up.
+    /// Puts the limit in force that the pace asks for now: nothing passes while held up.
     fn set_pace(&mut self) -> io::Result<()> {
         self.rate = match &self.pace {
             Pace::Free => None,
@@ -175,8 +179,14 @@ impl EventLoop {
             }
         };
         self.proxy.drip(clock::now());
-        let rate = if self.held_up { Some(0) } else { self.rate };
-        self.proxy.shaper_mut().set_limit(rate.map(|rate| Limit::paced(rate, self.burst)));
+        let bucket = self.proxy.shaper_mut();
+        if self.held_up {
+            // Without a limit a bucket holds nothing, and with one of 0 it stays so.
+            bucket.set_limit(None);
+            bucket.set_limit(Limit::new(0, 1));
+        } else {
+            bucket.set_limit(self.rate.map(|rate| Limit::paced(rate, self.burst)));
+        }
         Ok(())
     }
 
@@ -344,13 +354,18 @@ impl EventLoop {
         !self.stdout_ready() && self.proxy.buffer().would_copy() && !self.patience.left().is_zero()
     }
 
+    /// Ends the input. What is held goes out, also where it was to wait.
+    fn finish(&mut self) {
+        self.held_up = false;
+        self.proxy.finish();
+    }
+
     /// Holds at most `size` bytes from now on, with the same share of them for the low watermark.
     fn resize(&mut self, size: u64) -> Result<(), String> {
         let high = buffer::check_size(size)?;
-        let Watermarks { high: before, low, prefetch } = self.proxy.watermarks();
-        let low = (high as f64 * (low as f64 / before as f64)) as usize;
-        self.proxy
-            .set_watermarks(Watermarks { high, low: low.min(high - 1), prefetch }, |fifo| fifo.set_capacity(high));
+        let low = (high as f64 * self.low_share) as usize;
+        let watermarks = Watermarks { high, low: low.min(high - 1), ..self.proxy.watermarks() };
+        self.proxy.set_watermarks(watermarks, |fifo| fifo.set_capacity(high));
         self.reporter.account.resize(high);
         Ok(())
     }
@@ -382,7 +397,8 @@ impl EventLoop {
             if self.interrupted.replace(signal).is_some() {
                 return Some(End::Abandoned(signal));
             }
-            self.proxy.finish();
+            self.finish();
+            let _ = self.set_pace();
             // By then most are done, or have lost their consumer to the same Ctrl-C.
             let _ = self.tick.set(DRAINS_IN_SILENCE);
         }
@@ -394,13 +410,13 @@ impl EventLoop {
 impl Host for EventLoop {
     fn obey(&mut self, request: &Request) -> Result<(), String> {
         match request {
-            Request::Stats => {}
+            Request::Stats {} => {}
             Request::Rate { rate: Some(0) } => return Err("the least rate is 1 byte a second".to_owned()),
             Request::Rate { rate } => self.pace = rate.map_or(Pace::Free, Pace::Constant),
-            Request::Pause => self.held_up = true,
-            Request::Resume => self.held_up = false,
+            Request::Pause {} => self.held_up = true,
+            Request::Resume {} => self.held_up = false,
             Request::Buffer { size } => self.resize(*size)?,
-            Request::Stop => self.proxy.finish(),
+            Request::Stop {} => self.finish(),
         }
         self.set_pace().map_err(|error| error.to_string())
     }

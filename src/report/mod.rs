@@ -4,6 +4,7 @@ use std::io::Write;
 
 mod account;
 mod lines;
+mod output;
 pub mod plot;
 mod progress;
 mod reporter;

@@ -2,10 +2,12 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, stderr, stdout};
+use std::os::fd::AsFd;
 use std::process;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Account, Facts, Interval, Lines, Progress, Status, Target, say, summary};
+use super::output::Output;
+use super::{Account, Facts, Interval, Lines, Progress, Status, Target, summary};
 
 /// Who is done sooner shows no progress: nobody could read it.
 const BRIEF: Duration = Duration::from_millis(500);
@@ -36,6 +38,8 @@ pub struct Reporter {
     pub facts: Facts,
     summary: bool,
     progress: Option<(Progress, Interval)>,
+    /// Where messages go while there is no progress line.
+    messages: Output,
     /// Progress has been shown.
     shown: bool,
     stats: Option<(Lines, Interval)>,
@@ -45,7 +49,8 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter of a run that begins at `now`. `group` is what the group is called.
+    /// A reporter of a run that begins at `now`. `group` is what the group is called. To be made
+    /// before any other descriptor is opened: see [`Lines::open`].
     ///
     /// # Errors
     /// When the records cannot go where they shall.
@@ -60,6 +65,7 @@ impl Reporter {
             facts: Facts { pid: process::id(), name, group, size: reports.size, ..Facts::default() },
             summary: reports.summary,
             progress,
+            messages: Output::new(stderr().as_fd().try_clone_to_owned()?),
             shown: false,
             stats,
             interval: reports.interval,
@@ -107,7 +113,7 @@ impl Reporter {
     pub fn say(&mut self, what: impl Display) {
         match &mut self.progress {
             Some((line, _)) => line.above(&format!("pcproxy: {what}")),
-            None => say(what),
+            None => self.messages.queue(format!("pcproxy: {what}\n").as_bytes()),
         }
     }
 

@@ -35,7 +35,7 @@ pub struct Status {
     pub rate: f64,
     /// Rate since the beginning.
     pub mean_rate: f64,
-    /// The highest `rate` so far.
+    /// The highest rate over a quarter of a second so far; the mean of a shorter run.
     pub peak_rate: f64,
     /// The limit in force; none, if the consumer gets the bytes as fast as it takes them.
     pub limit: Option<u64>,

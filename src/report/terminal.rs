@@ -2,17 +2,17 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::thread;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, Mode, OFlags, fstat, makedev};
+use rustix::fs::{fstat, makedev};
 use rustix::process::getpgrp;
-use rustix::termios::{isatty, tcgetpgrp, tcgetwinsize};
+use rustix::termios::{tcgetpgrp, tcgetwinsize};
 use serde::{Deserialize, Serialize};
 
+use super::output::Output;
 use crate::group::process::{lives, own_id};
 use crate::runtime_folder::RuntimeFolder;
 use crate::shaping::Id;
@@ -27,18 +27,12 @@ const TRIES: u32 = 4;
 const LAST_TRIES: u32 = 50;
 
 /// How long the last words wait for a busy terminal.
-const LAST_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-
-/// Messages that the terminal has not yet taken are kept up to so many bytes.
-const BACKLOG: usize = 4096;
+const LAST_WAIT: Duration = Duration::from_millis(100);
 
 /// Draws one row, over what it shows, or line below line.
-///
-/// `O_NONBLOCK` belongs to the open file description, which others share. So a terminal or pipe
-/// is opened anew where that goes, and `poll` is asked first where it does not.
 #[derive(Debug)]
 pub(super) struct Terminal {
-    fd: OwnedFd,
+    output: Output,
     is_terminal: bool,
     redraws: bool,
     id: Id,
@@ -48,8 +42,6 @@ pub(super) struct Terminal {
     block: Block,
     /// What the row shows, and in which version of the block.
     shown: Option<(String, u32)>,
-    /// Bytes that are yet to go out.
-    unsent: Vec<u8>,
     ended: bool,
 }
 
@@ -145,14 +137,13 @@ impl Terminal {
     pub(super) fn new(fd: OwnedFd, is_terminal: bool, redraws: bool) -> Self {
         let registry = if redraws { Registry::open(&fd) } else { None };
         let mut terminal = Terminal {
-            fd: open_anew(&fd).unwrap_or(fd),
+            output: Output::new(fd),
             is_terminal,
             redraws,
             id: own_id(),
             registry,
             block: Block::default(),
             shown: None,
-            unsent: Vec::new(),
             ended: false,
         };
         if redraws {
@@ -171,7 +162,7 @@ impl Terminal {
 
     /// Columns and rows.
     fn size(&self) -> (usize, usize) {
-        match tcgetwinsize(&self.fd) {
+        match tcgetwinsize(&self.output) {
             Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
             _ => USUAL,
         }
@@ -183,7 +174,7 @@ impl Terminal {
             // Who knows what will be on the screen when it is our turn again.
             self.shown = None;
         } else if !self.redraws {
-            if self.shows(text, 0) || self.send(&format!("{text}\n"), None) {
+            if self.shows(text, 0) || self.output.send(format!("{text}\n").as_bytes(), Duration::ZERO) {
                 self.shown = Some((text.to_owned(), 0));
             }
         } else {
@@ -194,7 +185,7 @@ impl Terminal {
                 if row < rows && !terminal.shows(text, block.erased) {
                     out += &drawn(row, text);
                 }
-                let sent = out.is_empty() || terminal.send(&out, None);
+                let sent = out.is_empty() || terminal.output.send(out.as_bytes(), Duration::ZERO);
                 if sent {
                     terminal.shown = Some((text.to_owned(), block.erased));
                 }
@@ -225,10 +216,7 @@ impl Terminal {
                 out = format!("\r\x1b[K{out}");
             }
         }
-        if self.unsent.len() < BACKLOG {
-            self.unsent.extend_from_slice(out.as_bytes());
-        }
-        self.flush(None);
+        self.output.queue(out.as_bytes());
     }
 
     /// Gives up the row. `text` is left on the screen, above the rows of those that go on.
@@ -239,13 +227,13 @@ impl Terminal {
             && self.change(LAST_TRIES, |terminal, block| {
                 let out = block.close(terminal.id, text, size);
                 if ours {
-                    terminal.send(&out, Some(&LAST_WAIT));
+                    terminal.output.send(out.as_bytes(), LAST_WAIT);
                 }
                 true
             });
         if let Some(text) = text.filter(|_| !closed && ours) {
             let last = if self.redraws { last(text) } else { format!("{text}\n") };
-            self.send(&last, Some(&LAST_WAIT));
+            self.output.send(last.as_bytes(), LAST_WAIT);
         }
     }
 
@@ -256,7 +244,7 @@ impl Terminal {
     /// Whether it is the turn of this job to use the terminal.
     fn is_ours(&self) -> bool {
         // A terminal that controls others, or none, does not tell.
-        !self.is_terminal || tcgetpgrp(&self.fd).map_or(true, |group| group == getpgrp())
+        !self.is_terminal || tcgetpgrp(&self.output).map_or(true, |group| group == getpgrp())
     }
 
     /// Changes the block, if `change` says so, while nobody else does. False if someone else is
@@ -290,48 +278,6 @@ impl Terminal {
         }
         changed
     }
-
-    /// Writes `text` if the terminal takes it. False if it takes nothing.
-    fn send(&mut self, text: &str, wait: Option<&Timespec>) -> bool {
-        self.flush(wait);
-        if !self.unsent.is_empty() {
-            return false;
-        }
-        self.unsent.extend_from_slice(text.as_bytes());
-        let sent = self.flush(wait) > 0;
-        if !sent {
-            // By the time it could go out, it would be out of date.
-            self.unsent.clear();
-        }
-        sent
-    }
-
-    /// Writes of what is unsent as much as the terminal takes. Returns how much that was.
-    fn flush(&mut self, wait: Option<&Timespec>) -> usize {
-        let mut sent = 0;
-        while !self.unsent.is_empty() {
-            let ready = &mut [PollFd::new(&self.fd, PollFlags::OUT)];
-            if !matches!(poll(ready, Some(wait.unwrap_or(&Timespec::default()))), Ok(1..)) {
-                break;
-            }
-            // A pipe that is writable takes PIPE_BUF bytes at once.
-            let most = self.unsent.len().min(rustix::pipe::PIPE_BUF);
-            match rustix::io::write(&self.fd, &self.unsent[..most]) {
-                Ok(written) => {
-                    self.unsent.drain(..written);
-                    sent += written;
-                }
-                Err(error) => {
-                    if !matches!(error, rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) {
-                        // Nobody will ever read it.
-                        self.unsent.clear();
-                    }
-                    break;
-                }
-            }
-        }
-        sent
-    }
 }
 
 impl Drop for Terminal {
@@ -342,17 +288,6 @@ impl Drop for Terminal {
             self.end(shown.as_ref().map(|(text, _)| text.as_str()));
         }
     }
-}
-
-/// A description of our own, on which `O_NONBLOCK` is nobody else's matter.
-fn open_anew(fd: &OwnedFd) -> Option<OwnedFd> {
-    let stat = fstat(fd).ok()?;
-    let kind = FileType::from_raw_mode(stat.st_mode);
-    // Opening the multiplexer anew would make another terminal.
-    let terminal = kind == FileType::CharacterDevice && stat.st_rdev != makedev(5, 2) && isatty(fd);
-    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
-    if terminal || kind == FileType::Fifo { rustix::fs::open(path, flags, Mode::empty()).ok() } else { None }
 }
 
 /// Where the processes of a pipeline find each other's rows: a file for each terminal.

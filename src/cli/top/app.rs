@@ -94,7 +94,7 @@ impl App {
 
     /// What a run answered at `now`.
     pub fn heard(&mut self, now: Duration, pid: u32, request: &Request, answer: Result<Status, ControlError>) {
-        let asked_by_user = *request != Request::Stats;
+        let asked_by_user = *request != Request::Stats {};
         if let (Err(error), true) = (&answer, asked_by_user) {
             self.notice = Some(format!("{} {error}", self.label(pid)));
         }
@@ -157,7 +157,7 @@ impl App {
             Mode::Edit { pid, setting, text } => self.edit(key, pid, setting, text),
             Mode::Confirm { pid } => {
                 self.mode = Mode::Watch;
-                matches!(key.code, KeyCode::Char('y' | 'Y')).then_some(Deed::Ask(pid, Request::Stop))
+                matches!(key.code, KeyCode::Char('y' | 'Y')).then_some(Deed::Ask(pid, Request::Stop {}))
             }
         }
     }
@@ -178,7 +178,7 @@ impl App {
             KeyCode::Char('s') => self.mode = Mode::Confirm { pid },
             KeyCode::Char('p') => {
                 let paused = row.status.as_ref().is_some_and(|status| status.state == State::Paused);
-                return Some(Deed::Ask(pid, if paused { Request::Resume } else { Request::Pause }));
+                return Some(Deed::Ask(pid, if paused { Request::Resume {} } else { Request::Pause {} }));
             }
             _ => {}
         }
@@ -319,7 +319,7 @@ pub mod tests {
     pub fn app() -> App {
         let mut app = App::new(s(1));
         for (pid, name) in [(11, None), (4711, Some("backup")), (22, Some("db"))] {
-            app.heard(s(0), pid, &Request::Stats, Ok(status(pid, name)));
+            app.heard(s(0), pid, &Request::Stats {}, Ok(status(pid, name)));
         }
         app
     }
@@ -348,7 +348,7 @@ pub mod tests {
         let mut app = app();
         write(&mut app, "jk");
         press(&mut app, KeyCode::Down);
-        app.heard(s(9), 33, &Request::Stats, Ok(status(33, Some("aaa"))));
+        app.heard(s(9), 33, &Request::Stats {}, Ok(status(33, Some("aaa"))));
         assert_eq!((app.selected, app.place()), (Some(22), Some(2)));
         write(&mut app, "jjjj");
         assert_eq!(app.selected, Some(11));
@@ -360,15 +360,15 @@ pub mod tests {
     fn one_that_has_ended_is_shown_for_a_while() {
         let mut app = app();
         write(&mut app, "j");
-        app.heard(s(10), 22, &Request::Stats, Err(ControlError::Ended));
-        app.heard(s(11), 22, &Request::Stats, Err(ControlError::Ended));
+        app.heard(s(10), 22, &Request::Stats {}, Err(ControlError::Ended));
+        app.heard(s(11), 22, &Request::Stats {}, Err(ControlError::Ended));
         app.forget(s(12));
         assert_eq!(pids(&app), [4711, 22, 11]);
         assert_eq!(write(&mut app, "p"), None);
         app.forget(s(13));
         assert_eq!((pids(&app), app.selected), (vec![4711, 11], Some(11)));
-        app.heard(s(20), 11, &Request::Stats, Err(ControlError::Ended));
-        app.heard(s(20), 4711, &Request::Stats, Err(ControlError::Ended));
+        app.heard(s(20), 11, &Request::Stats {}, Err(ControlError::Ended));
+        app.heard(s(20), 4711, &Request::Stats {}, Err(ControlError::Ended));
         app.forget(s(30));
         assert_eq!((pids(&app), app.selected), (vec![], None));
         assert_eq!(write(&mut app, "jklbsp"), None);
@@ -378,17 +378,17 @@ pub mod tests {
     #[test]
     fn a_socket_that_was_left_behind_is_no_run() {
         let mut app = app();
-        app.heard(s(1), 99, &Request::Stats, Err(ControlError::Ended));
+        app.heard(s(1), 99, &Request::Stats {}, Err(ControlError::Ended));
         assert_eq!(pids(&app), [4711, 22, 11]);
     }
 
     #[test]
     fn one_that_hangs_keeps_its_values() {
         let mut app = app();
-        app.heard(s(1), 22, &Request::Stats, Err(ControlError::Silent));
+        app.heard(s(1), 22, &Request::Stats {}, Err(ControlError::Silent));
         let row = app.row(22).unwrap();
         assert_eq!((row.trouble.clone(), row.status.as_ref().unwrap().bytes), (Some(ControlError::Silent), 240 << 20));
-        app.heard(s(2), 22, &Request::Stats, Ok(status(22, Some("db"))));
+        app.heard(s(2), 22, &Request::Stats {}, Ok(status(22, Some("db"))));
         assert!(app.row(22).unwrap().is_well());
         assert_eq!(app.row(22).unwrap().history.rates, [None, Some(4_194_304.0)]);
     }
@@ -397,7 +397,7 @@ pub mod tests {
     fn what_the_user_asks_for_tells_no_rate() {
         let mut app = app();
         let answer = Status { rate: 7.0, state: State::Paused, ..status(22, Some("db")) };
-        app.heard(s(1), 22, &Request::Pause, Ok(answer));
+        app.heard(s(1), 22, &Request::Pause {}, Ok(answer));
         let row = app.row(22).unwrap();
         let status = row.status.as_ref().unwrap();
         assert_eq!((status.rate, status.state, row.history.rates.len()), (4_194_304.0, State::Paused, 0));
@@ -406,7 +406,7 @@ pub mod tests {
     #[test]
     fn a_refusal_is_told_until_the_next_key() {
         let mut app = app();
-        app.heard(s(1), 22, &Request::Pause, Err(ControlError::Refused("no".to_owned())));
+        app.heard(s(1), 22, &Request::Pause {}, Err(ControlError::Refused("no".to_owned())));
         assert_eq!(app.notice.as_deref(), Some("db refused: no"));
         assert!(app.row(22).unwrap().is_well());
         press(&mut app, KeyCode::Tab);
@@ -416,10 +416,10 @@ pub mod tests {
     #[test]
     fn p_pauses_and_resumes() {
         let mut app = app();
-        assert_eq!(write(&mut app, "p"), Some(Deed::Ask(4711, Request::Pause)));
+        assert_eq!(write(&mut app, "p"), Some(Deed::Ask(4711, Request::Pause {})));
         let paused = Status { state: State::Paused, ..status(4711, Some("backup")) };
-        app.heard(s(1), 4711, &Request::Pause, Ok(paused));
-        assert_eq!(write(&mut app, "p"), Some(Deed::Ask(4711, Request::Resume)));
+        app.heard(s(1), 4711, &Request::Pause {}, Ok(paused));
+        assert_eq!(write(&mut app, "p"), Some(Deed::Ask(4711, Request::Resume {})));
     }
 
     #[test]
@@ -441,7 +441,7 @@ pub mod tests {
     fn a_value_is_for_the_run_that_was_selected() {
         let mut app = app();
         write(&mut app, "b1G");
-        app.heard(s(9), 4711, &Request::Stats, Err(ControlError::Ended));
+        app.heard(s(9), 4711, &Request::Stats {}, Err(ControlError::Ended));
         app.forget(s(60));
         assert_eq!(press(&mut app, KeyCode::Enter), Some(Deed::Ask(4711, Request::Buffer { size: 1 << 30 })));
     }
@@ -451,7 +451,7 @@ pub mod tests {
         let mut app = app();
         assert_eq!(write(&mut app, "sn"), None);
         assert_eq!(write(&mut app, "sq"), None);
-        assert_eq!(write(&mut app, "sy"), Some(Deed::Ask(4711, Request::Stop)));
+        assert_eq!(write(&mut app, "sy"), Some(Deed::Ask(4711, Request::Stop {})));
     }
 
     #[test]
@@ -471,7 +471,7 @@ pub mod tests {
     fn remembers_a_minute() {
         let mut app = App::new(Duration::from_millis(500));
         for _ in 0..=130 {
-            app.heard(s(1), 1, &Request::Stats, Ok(status(1, None)));
+            app.heard(s(1), 1, &Request::Stats {}, Ok(status(1, None)));
         }
         let history = &app.row(1).unwrap().history;
         assert_eq!((history.rates.len(), history.forgotten), (120, 10));

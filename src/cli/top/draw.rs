@@ -334,11 +334,11 @@ mod tests {
     fn fits_eighty_columns() {
         let mut app = app();
         let now = Duration::from_secs(1);
-        app.heard(now, 22, &Request::Stats, Err(ControlError::Silent));
-        app.heard(now, 11, &Request::Stats, Err(ControlError::Ended));
+        app.heard(now, 22, &Request::Stats {}, Err(ControlError::Silent));
+        app.heard(now, 11, &Request::Stats {}, Err(ControlError::Ended));
         for (eighths, seconds) in (1..9).zip(1..) {
             let status = Status { rate: 524_288.0 * f64::from(eighths), ..status(4711, Some("backup")) };
-            app.heard(Duration::from_secs(seconds), 4711, &Request::Stats, Ok(status));
+            app.heard(Duration::from_secs(seconds), 4711, &Request::Stats {}, Ok(status));
         }
         assert_eq!(
             screen(&app, 80, 8),

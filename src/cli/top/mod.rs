@@ -174,7 +174,7 @@ impl Watch {
             self.asked.entry(pid).or_insert_with(|| Asked { requests: attend(run, sender.clone()), open: 0 });
         }
         let idle: Vec<_> = self.asked.iter().filter(|(_, asked)| asked.open == 0).map(|(pid, _)| *pid).collect();
-        idle.into_iter().for_each(|pid| self.ask(pid, Request::Stats));
+        idle.into_iter().for_each(|pid| self.ask(pid, Request::Stats {}));
     }
 
     fn ask(&mut self, pid: u32, request: Request) {
