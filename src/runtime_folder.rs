@@ -81,9 +81,16 @@ impl RuntimeFolder {
     /// missing.
     pub fn open_file(&self, name: &str, create: bool) -> Result<Option<File>, FolderError> {
         let refused = |reason: String| FolderError::new(&self.path_of(name), reason);
+        let mode = Mode::RUSR | Mode::WUSR;
         let mut flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         flags.set(OFlags::CREATE, create);
-        let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR) {
+        // The file of a group is read hundreds of times a second: nobody cares when last.
+        let quietly = rustix::fs::openat(&self.fd, name, flags | OFlags::NOATIME, mode);
+        let opened = match quietly {
+            Err(Errno::PERM) => rustix::fs::openat(&self.fd, name, flags, mode),
+            opened => opened,
+        };
+        let fd = match opened {
             Ok(fd) => fd,
             Err(Errno::NOENT) if !create => return Ok(None),
             Err(Errno::LOOP) => return Err(refused("is a link, and links are not followed".into())),

@@ -185,7 +185,10 @@ impl EventLoop {
             bucket.set_limit(None);
             bucket.set_limit(Limit::new(0, 1));
         } else {
-            bucket.set_limit(self.rate.map(|rate| Limit::paced(rate, self.burst)));
+            let limit = self.rate.map(|rate| Limit::paced(rate, self.burst));
+            // Each grant is a visit to the group.
+            let coarse = limit.filter(|_| bucket.parent().is_shared()).map(Limit::coarse);
+            bucket.set_limit(coarse.or(limit));
         }
         Ok(())
     }

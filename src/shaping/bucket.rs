@@ -72,6 +72,13 @@ impl Limit {
         let quantum = yielded(rate, QUANTUM).min(LARGEST_QUANTUM).min(burst / 2).min(rest);
         Limit { rate, burst, quantum: quantum.max(1), rest }
     }
+
+    /// The same with the largest quantum that burst and rest allow, twice that of
+    /// [`paced`](Self::paced) by default: for those who pay more for each grant.
+    pub fn coarse(self) -> Self {
+        let quantum = (self.burst / 2).min(self.rest).min(LARGEST_QUANTUM).max(self.quantum);
+        Limit { quantum, ..self }
+    }
 }
 
 impl Burst {

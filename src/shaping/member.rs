@@ -164,6 +164,11 @@ impl<L: Ledger> Group<L> {
         Group { levels, now: Duration::ZERO }
     }
 
+    /// It is a member of any group at all.
+    pub fn is_shared(&self) -> bool {
+        !self.levels.is_empty()
+    }
+
     /// Bytes a second that it can count on now, as of when it asked last; none without a limit.
     pub fn rate(&self) -> Option<u64> {
         self.levels.iter().filter_map(|level| level.rate).min()
