@@ -31,9 +31,9 @@ const SECOND_PLACE: usize = 64 * 1024;
 /// What is read of a place at once: the records of some 80 members are no longer.
 const GLANCE: usize = 4096;
 
-/// How often a lock that is taken is tried at once, in some microseconds. It is held for no
-/// longer, unless its holder was preempted or stopped.
-const TRIES: u32 = 16;
+/// How often a lock that is taken is tried at once. It is held for microseconds, unless its
+/// holder was preempted or stopped.
+const TRIES: u32 = 4;
 
 /// The budget of a group, in a file that its members lock in turns.
 ///
@@ -97,6 +97,8 @@ impl GroupFile {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) if tries < TRIES => {
                     tries += 1;
+                    // Whoever holds it may wait for this very processor.
+                    thread::yield_now();
                     continue;
                 }
                 Err(TryLockError::WouldBlock) => return Ok(false),

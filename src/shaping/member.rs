@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::{Budget, Id, Shaper, Terms};
 
-/// When to try again where another member was at the ledger.
-const BUSY: Duration = Duration::from_micros(200);
+/// When to try again where another member was at the ledger: where many are, they must not keep
+/// each other from the processor.
+const BUSY: Duration = Duration::from_millis(1);
 
 /// When to try again where the ledger could not be used at all.
 const OUT_OF_ORDER: Duration = Duration::from_millis(50);
