@@ -75,7 +75,7 @@ pub struct Grant {
     pub again: Duration,
     /// The most that asking again is sure to yield in the end.
     pub quantum: u64,
-    /// Bytes a second that the member can count on while it waits; none without a limit.
+    /// The limit of the group in bytes a second, if it has one.
     pub rate: Option<u64>,
 }
 
@@ -290,7 +290,6 @@ impl Budget {
         // Comes for half of what the account holds, and takes no less than two fifths.
         let quantum = whole_bytes(share.depth / 5 * 2).clamp(1, LARGEST_QUANTUM);
         let aim = whole_bytes(share.depth / 2).clamp(1, LARGEST_QUANTUM);
-        let rate = fraction(limit.rate.into(), share.part, shares.whole) as u64;
         let held: u128 = shares.of.iter().map(|share| self.members[share.index].tokens).sum();
         let room = shares.depth.saturating_sub(held + self.pool);
         let member = &mut self.members[index];
@@ -312,7 +311,7 @@ impl Budget {
             let wait = (missing / drips).min(full.max(SHORTEST_WAIT.as_nanos() as f64));
             again += Duration::from_nanos(wait.ceil() as u64).min(LONGEST_WAIT);
         }
-        Grant { bytes, expires: now + USE_WITHIN, again, quantum, rate: Some(rate) }
+        Grant { bytes, expires: now + USE_WITHIN, again, quantum, rate: Some(limit.rate) }
     }
 
     /// Takes back tokens that a member did not use, as far as there is room for them, and notes

@@ -54,7 +54,7 @@ pub struct Member<L: Ledger> {
     not_before: Duration,
     /// The most that going there is sure to yield in the end.
     quantum: u64,
-    /// What it can count on, in bytes a second; none without a limit.
+    /// The limit of the group in bytes a second, if it has one.
     rate: Option<u64>,
     /// Bytes spent in all.
     used: u64,
@@ -170,7 +170,7 @@ impl<L: Ledger> Group<L> {
         !self.levels.is_empty()
     }
 
-    /// Bytes a second that it can count on now, as of when it asked last; none without a limit.
+    /// The lowest limit of all the groups in bytes a second, as of when it asked last.
     pub fn rate(&self) -> Option<u64> {
         self.levels.iter().filter_map(|level| level.rate).min()
     }
