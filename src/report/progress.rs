@@ -263,10 +263,12 @@ impl ProgressLine {
     }
 
     fn state(&self, status: &Status) -> Part {
+        // As in the table of top.
         let colour = match status.state {
             State::Flowing => "32",
-            State::ProducerSlow | State::ConsumerSlow => "33",
-            State::Limited => "36",
+            State::ProducerSlow => "36",
+            State::ConsumerSlow => "31",
+            State::Limited => "33",
             State::Paused => "35",
         };
         // The longest state decides, so that the others do not move what is before them.

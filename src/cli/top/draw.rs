@@ -151,7 +151,7 @@ fn columns(app: &App, width: u16, spacing: u16) -> Vec<(Column, u16)> {
         Column::Bytes | Column::Buffer => 8,
         Column::Held => 11,
         // 'LAST MIN'.
-        Column::Minute => 8,
+        Column::Minute => 11,
     };
     let mut room = width + spacing;
     let mut chosen: Vec<_> = PREFERENCE
