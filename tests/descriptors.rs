@@ -29,10 +29,16 @@ fn passes(data: &[u8], from: Kind, to: Kind, options: &[&str], nonblocking: bool
     }
 
     let feeder = feed(from, input.ours, data.to_vec());
+    // What a terminal has taken and not yet passed on can be lost when its last user closes it.
+    let user = (to == Kind::Terminal).then(|| output.theirs.try_clone().unwrap());
     let pcproxy = start(options, input.theirs, output.theirs);
     let mut arrived = Vec::new();
+    if user.is_some() {
+        arrived = read_exactly(&output.ours, data.len());
+    }
+    drop(user);
     if to.is_stream() {
-        arrived = read_to_end(&output.ours);
+        arrived.extend(read_to_end(&output.ours));
     }
     pcproxy.wait().succeeded(&what);
     feeder.join().expect(&what);
