@@ -26,12 +26,14 @@ impl Target {
         }
     }
 
-    fn worst(self, values: &[f64]) -> f64 {
-        match self {
-            Target::AtMost(_) | Target::Open => greatest(values),
+    fn worst(self, values: &[f64]) -> String {
+        let worst = match self {
+            Target::AtMost(_) => greatest(values),
             Target::AtLeast(_) => least(values),
             Target::Within(_) => farthest(values),
-        }
+            Target::Open => return format!("{:.3} to {:.3}", least(values), greatest(values)),
+        };
+        format!("{worst:.3}")
     }
 
     fn words(self) -> String {
@@ -69,12 +71,11 @@ pub fn verdicts(title: &str, runs: usize, mut measure: impl FnMut() -> Result<Ve
     }
     let mut table = Table::new(title, &["", "median", "worst", "target", "met"]);
     for Figure { name, target, values } in figures {
-        let [median, worst] = [median(&values), target.worst(&values)].map(|value| format!("{value:.3}"));
         let met = match target {
             Target::Open => String::new(),
             _ => format!("{} of {}", values.iter().filter(|&&value| target.is_met(value)).count(), values.len()),
         };
-        table.row(vec![name, median, worst, target.words(), met]);
+        table.row(vec![name, format!("{:.3}", median(&values)), target.worst(&values), target.words(), met]);
     }
     Ok(table)
 }
