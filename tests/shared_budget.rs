@@ -615,6 +615,22 @@ fn more_than_there_is_cannot_be_guaranteed() {
     budget.set_limit(Some(GroupLimit { rate: 90, ..short }), at(9)).unwrap();
 }
 
+/// Nothing is left to divide by weight, and the one who has it all does not come for it.
+#[test]
+fn where_all_is_guaranteed_to_one_the_others_wait_and_get_what_it_leaves() {
+    let mut budget = Budget::default();
+    budget.set_limit(Some(limit(1_000_000)), at(0)).unwrap();
+    budget.join(id(0), guaranteed(1_000_000)).unwrap();
+    budget.join(id(1), PLAIN).unwrap();
+    for who in [0, 1] {
+        assert_eq!(budget.take(id(who), u64::MAX, at(0)).bytes, 0);
+    }
+    // Its account is full by now.
+    assert!(budget.take(id(1), u64::MAX, at(40)).bytes <= 1);
+    // And forgotten by now.
+    assert!(budget.take(id(1), u64::MAX, at(130)).bytes > 1000);
+}
+
 #[test]
 fn a_limit_that_does_not_last_goes_with_the_last_member() {
     for lasting in [false, true] {

@@ -395,8 +395,9 @@ impl Budget {
         let of: Vec<_> = waiting()
             .map(|(index, Account { terms, .. })| {
                 let part = u128::from(terms.guaranteed) * weights + (rate - guaranteed) * u128::from(terms.weight);
-                // Less than a byte could never be taken.
-                Share { index, part, depth: fraction(burst, part, whole).max(TOKENS_A_BYTE) }
+                // Where all is guaranteed to others, it gets what they leave. Less than a byte could
+                // never be taken.
+                Share { index, part: part.max(1), depth: fraction(burst, part, whole).max(TOKENS_A_BYTE) }
             })
             .collect();
         let depth = of.iter().map(|share| share.depth).sum::<u128>().max(burst);
