@@ -107,8 +107,8 @@ impl std::error::Error for Overcommitted {}
 ///
 /// Tokens drip into the bucket at the rate of the group and are divided at once among those
 /// who wait for some. Each of them has a share of the rate: what it is guaranteed, and of the
-/// rest a part in proportion to its weight. Its account holds that share of the burst. What
-/// would overflow goes to the accounts that have room, in proportion to the shares
+/// rest a part in proportion to its weight. Its account holds that share of three quarters of
+/// the burst, and of the last quarter a part by its weight alone. What would overflow goes to the accounts that have room, in proportion to the shares
 /// (water-filling), and what nobody has room for stays in a pool for who comes next. Who gets
 /// all it asked for waits no more, and its account goes to the pool. So what one leaves unused
 /// the others get in the same moment, without anyone having to notice that it is idle.
@@ -394,10 +394,13 @@ impl Budget {
         let whole = rate * weights;
         let of: Vec<_> = waiting()
             .map(|(index, Account { terms, .. })| {
-                let part = u128::from(terms.guaranteed) * weights + (rate - guaranteed) * u128::from(terms.weight);
-                // Where all is guaranteed to others, it gets what they leave. Less than a byte could
-                // never be taken.
-                Share { index, part: part.max(1), depth: fraction(burst, part, whole).max(TOKENS_A_BYTE) }
+                let weight = u128::from(terms.weight);
+                let part = u128::from(terms.guaranteed) * weights + (rate - guaranteed) * weight;
+                // A quarter of the burst goes by weight alone: where most is guaranteed to one, the
+                // others must have room for what it leaves.
+                let depth = fraction(burst, part, whole) / 4 * 3 + fraction(burst, weight, weights) / 4;
+                // A part of nothing could not be divided by, and less than a byte not be taken.
+                Share { index, part: part.max(1), depth: depth.max(TOKENS_A_BYTE) }
             })
             .collect();
         let depth = of.iter().map(|share| share.depth).sum::<u128>().max(burst);
