@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use rustix::process::{Pid, geteuid, test_kill_process};
+use rustix::process::geteuid;
 use serde::Deserialize;
 
 use super::{ENDING, Reply, Request, VERSION};
+use crate::process;
 use crate::report::Status;
 use crate::runtime_folder::{FolderError, RuntimeFolder};
 
@@ -133,7 +134,7 @@ impl Run {
         let address = SocketAddrUnix::new(self.folder.socket_path(&name))?;
         match retry_on_intr(|| connect(&socket, &address)) {
             // Nobody listens, or not yet: that of a process which lives may be just being made.
-            Err(Errno::CONNREFUSED) if !self.lives() => {
+            Err(Errno::CONNREFUSED) if !process::exists(self.pid) => {
                 // Whoever comes next will find it again.
                 let _ = self.folder.remove(&name);
                 return Err(ControlError::Ended);
@@ -145,11 +146,6 @@ impl Run {
             return Err(ControlError::Broken(format!("its socket belongs to user {}", peer.as_raw())));
         }
         Ok(socket.into())
-    }
-
-    fn lives(&self) -> bool {
-        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
-        pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
     }
 }
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
 use rustix::net::sockopt::socket_peercred;
-use rustix::process::{Pid, geteuid, getpid, test_kill_process};
+use rustix::process::geteuid;
 
 use super::{ENDING, Reply, Request, VERSION};
+use crate::process;
 use crate::report::{Interval, Status};
 use crate::runtime_folder::{FolderError, RuntimeFolder};
 use crate::shaping::{Limit, Shaper, TokenBucket};
@@ -79,7 +80,7 @@ impl Server {
     pub fn open() -> Result<Self, FolderError> {
         let folder = RuntimeFolder::open()?;
         remove_stale(&folder)?;
-        let name = format!("{}{ENDING}", getpid().as_raw_nonzero());
+        let name = format!("{}{ENDING}", std::process::id());
         let refused = |error: io::Error| FolderError::new(&folder.path_of(&name), error);
         let listener = UnixListener::bind(folder.socket_path(&name)).map_err(refused)?;
         let prepare = || {
@@ -156,8 +157,7 @@ impl Server {
 /// Removes the sockets of processes that are no more. Whoever has this pid by now has none yet.
 fn remove_stale(folder: &RuntimeFolder) -> Result<(), FolderError> {
     for name in folder.names(ENDING)? {
-        let Some(pid) = name.parse().ok().and_then(Pid::from_raw) else { continue };
-        if pid == getpid() || test_kill_process(pid) == Err(rustix::io::Errno::SRCH) {
+        if name.parse().is_ok_and(|pid: u32| pid == std::process::id() || !process::exists(pid)) {
             // What cannot be removed harms nobody.
             let _ = folder.remove(&format!("{name}{ENDING}"));
         }

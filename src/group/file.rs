@@ -1,9 +1,8 @@
 //! A budget in a file.
 
 use std::cmp::Reverse;
-use std::fs::{File, TryLockError};
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use super::Name;
 use crate::clock;
 use crate::runtime_folder::{FolderError, RuntimeFolder};
 use crate::shaping::{Budget, Id, Ledger};
+use crate::shared_file::SharedFile;
 
 /// What the file of a group is called after its name.
 pub(super) const ENDING: &str = ".group";
@@ -31,10 +31,6 @@ const SECOND_PLACE: usize = 64 * 1024;
 /// What is read of a place at once: the records of some 80 members are no longer.
 const GLANCE: usize = 4096;
 
-/// How often a lock that is taken is tried at once. It is held for microseconds, unless its
-/// holder was preempted or stopped.
-const TRIES: u32 = 4;
-
 /// The budget of a group, in a file that its members lock in turns.
 ///
 /// A record is written in the one of two places that does not hold the latest. So one that is
@@ -42,9 +38,8 @@ const TRIES: u32 = 4;
 /// there. A lock goes with the process that holds it.
 #[derive(Debug)]
 pub struct GroupFile {
-    folder: Rc<RuntimeFolder>,
     name: Name,
-    file: File,
+    shared: SharedFile,
     boot: u128,
     /// Sequence number of the latest record.
     sequence: u64,
@@ -62,13 +57,11 @@ impl GroupFile {
     /// # Errors
     /// When it cannot be opened or is not the user's alone.
     pub(super) fn open(folder: &Rc<RuntimeFolder>, name: Name, create: bool) -> Result<Option<Self>, FolderError> {
-        let Some(file) = folder.open_file(&file_name(&name), create)? else { return Ok(None) };
-        let (folder, boot) = (folder.clone(), clock::boot());
-        Ok(Some(GroupFile {
-            folder,
+        let shared = SharedFile::open(folder.clone(), name.stem() + ENDING, create)?;
+        Ok(shared.map(|shared| GroupFile {
             name,
-            file,
-            boot,
+            shared,
+            boot: clock::boot(),
             sequence: 0,
             seen: None,
             glances: Box::new([[0; GLANCE]; 2]),
@@ -81,64 +74,31 @@ impl GroupFile {
         self.member = Some(member);
     }
 
-    fn file_name(&self) -> String {
-        file_name(&self.name)
-    }
-
-    fn trouble(&self, reason: impl std::fmt::Display) -> FolderError {
-        FolderError::new(&self.folder.path_of(&self.file_name()), reason)
-    }
-
-    /// Locks the file that bears the name now. False if another holds the lock.
+    /// Locks the file. False if another holds the lock.
     fn lock(&mut self) -> Result<bool, FolderError> {
-        let mut tries = 0;
-        loop {
-            match self.file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) if tries < TRIES => {
-                    tries += 1;
-                    // Whoever holds it may wait for this very processor.
-                    thread::yield_now();
-                    continue;
-                }
-                Err(TryLockError::WouldBlock) => return Ok(false),
-                Err(TryLockError::Error(error)) => return Err(self.trouble(error)),
-            }
-            if self.file.metadata().map_err(|error| self.trouble(error))?.nlink() > 0 {
-                return Ok(true);
-            }
-            // It was removed, perhaps with its folder: whoever comes first makes it anew, from what
-            // it said last.
-            self.seen = self.read().ok().or(self.seen.take());
-            self.folder = Rc::new(RuntimeFolder::open()?);
-            if let Some(file) = self.folder.open_file(&self.file_name(), true)? {
-                self.file = file;
-            }
-        }
+        let (seen, glances) = (&mut self.seen, &mut self.glances);
+        // Whoever comes first makes one that was removed anew, from what it said last.
+        self.shared.lock(|removed| *seen = latest(removed, glances).map(|record| record.budget).or(seen.take()))
     }
 
     /// The budget in the locked file.
     fn read(&mut self) -> Result<Budget, FolderError> {
-        let [first, second] = &mut *self.glances;
-        let mut places = [(0, first), (SECOND_PLACE, second)].map(|(at, glance)| Place::look(&self.file, at, glance));
-        // The later one is the one, unless it is torn.
-        places.sort_by_key(|place| Reverse(place.as_ref().map_or(0, |place| place.sequence)));
-        match places.iter().flatten().find_map(|place| Some((place, place.budget(&self.file)?))) {
-            Some((place, mut budget)) => {
-                self.sequence = place.sequence;
-                if place.boot != self.boot {
+        match latest(self.shared.file(), &mut self.glances) {
+            Some(Record { sequence, boot, mut budget }) => {
+                self.sequence = sequence;
+                if boot != self.boot {
                     // None of its members can be alive.
                     budget.forget_time(clock::now());
                     budget.retain(|_| false);
                 }
                 Ok(budget)
             }
-            None if self.file.metadata().is_ok_and(|found| found.len() == 0) => {
+            None if self.shared.file().metadata().is_ok_and(|found| found.len() == 0) => {
                 let mut budget = self.seen.clone().unwrap_or_default();
                 budget.forget_time(clock::now());
                 Ok(budget)
             }
-            None => Err(self.trouble(format!(
+            None => Err(self.shared.trouble(format!(
                 "is damaged, or not from this version of pcproxy: 'pcproxy group rm {}' makes room for a new one",
                 self.name
             ))),
@@ -151,20 +111,20 @@ impl GroupFile {
     /// When it cannot be locked or written.
     pub(super) fn reset(&mut self) -> Result<(), FolderError> {
         if patiently(|| Ok(self.lock()?.then_some(())))?.is_none() {
-            return Err(self.trouble("is locked by a process that was stopped"));
+            return Err(self.shared.trouble("is locked by a process that was stopped"));
         }
-        self.file.set_len(0).map_err(|error| self.trouble(error))?;
+        self.shared.file().set_len(0).map_err(|error| self.shared.trouble(error))?;
         let written = self.write_or_remove(Budget::default());
-        self.file.unlock().map_err(|error| self.trouble(error))?;
+        self.shared.unlock()?;
         written
     }
 
     /// Writes the next record to the locked file.
     fn write(&mut self, budget: Budget) -> Result<(), FolderError> {
         let sequence = self.sequence + 1;
-        let body = postcard::to_stdvec(&budget).map_err(|error| self.trouble(error))?;
+        let body = postcard::to_stdvec(&budget).map_err(|error| self.shared.trouble(error))?;
         if HEAD + body.len() > SECOND_PLACE {
-            return Err(self.trouble("has no room for more members"));
+            return Err(self.shared.trouble("has no room for more members"));
         }
         let mut checked = Vec::with_capacity(HEAD - CHECKED + body.len());
         checked.extend_from_slice(&sequence.to_le_bytes());
@@ -173,7 +133,7 @@ impl GroupFile {
         checked.extend_from_slice(&body);
         let bytes = [MAGIC, &crc32fast::hash(&checked).to_le_bytes()[..], &checked].concat();
         let at = if sequence.is_multiple_of(2) { 0 } else { SECOND_PLACE };
-        self.file.write_all_at(&bytes, at as u64).map_err(|error| self.trouble(error))?;
+        self.shared.file().write_all_at(&bytes, at as u64).map_err(|error| self.shared.trouble(error))?;
         self.sequence = sequence;
         self.seen = Some(budget);
         Ok(())
@@ -184,7 +144,7 @@ impl GroupFile {
     fn write_or_remove(&mut self, budget: Budget) -> Result<(), FolderError> {
         let keeps = budget.limit().is_some() || !budget.members().is_empty();
         self.write(budget)?;
-        if keeps { Ok(()) } else { self.folder.remove(&self.file_name()) }
+        if keeps { Ok(()) } else { self.shared.remove() }
     }
 
     fn update_locked<R>(&mut self, change: impl FnOnce(&mut Budget) -> R) -> Result<R, FolderError> {
@@ -193,6 +153,24 @@ impl GroupFile {
         self.write_or_remove(budget)?;
         Ok(result)
     }
+}
+
+/// A record that is whole.
+struct Record {
+    sequence: u64,
+    /// The start of the machine that the times in the budget count from.
+    boot: u128,
+    budget: Budget,
+}
+
+/// The latest record in a file, unless that is torn: then the one before it.
+fn latest(file: &File, [first, second]: &mut [[u8; GLANCE]; 2]) -> Option<Record> {
+    let mut places = [(0, first), (SECOND_PLACE, second)].map(|(at, glance)| Place::look(file, at, glance));
+    places.sort_by_key(|place| Reverse(place.as_ref().map_or(0, |place| place.sequence)));
+    places.into_iter().flatten().find_map(|place| {
+        let Place { sequence, boot, .. } = place;
+        Some(Record { sequence, boot, budget: place.budget(file)? })
+    })
 }
 
 /// A record that is yet to be checked.
@@ -258,8 +236,7 @@ impl Ledger for GroupFile {
             return Ok(None);
         }
         let result = self.update_locked(change);
-        let unlocked: io::Result<()> = self.file.unlock();
-        unlocked.map_err(|error| self.trouble(error))?;
+        self.shared.unlock()?;
         result.map(Some)
     }
 }
@@ -274,13 +251,9 @@ pub(super) fn patiently<R>(
             return Ok(Some(result));
         }
         // Not so many tries: on a busy machine each takes long.
-        if clock::now() - start > Duration::from_secs(1) {
+        if clock::now().saturating_sub(start) > Duration::from_secs(1) {
             return Ok(None);
         }
         thread::sleep(Duration::from_millis(1));
     }
-}
-
-fn file_name(name: &Name) -> String {
-    name.stem() + ENDING
 }

@@ -3,7 +3,6 @@
 
 mod file;
 mod name;
-pub(crate) mod process;
 
 pub use file::GroupFile;
 pub use name::{Name, NameError};
@@ -13,6 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::clock;
+use crate::process;
 use crate::runtime_folder::{FolderError, RuntimeFolder};
 use crate::shaping::{Budget, Group, GroupLimit, Id, Ledger, Member, Overcommitted, Terms};
 use file::{ENDING, patiently};
@@ -35,7 +35,7 @@ pub enum GroupError {
     File(FolderError),
     /// It has less to guarantee.
     Overcommitted(Name, Overcommitted),
-    /// A process that was stopped just then holds the lock.
+    /// Others held the lock for a second: too many, or one that was stopped just then.
     Locked(Name),
     /// There is none of this name.
     Unknown(Name),
@@ -47,7 +47,7 @@ impl fmt::Display for GroupError {
             GroupError::File(error) => error.fmt(f),
             GroupError::Overcommitted(name, error) => write!(f, "group {name}: {error}"),
             GroupError::Locked(name) => {
-                write!(f, "group {name}: one of its members was stopped while it had it locked")
+                write!(f, "group {name}: stays locked: the machine is too busy, or a member was stopped just then")
             }
             GroupError::Unknown(name) => {
                 write!(f, "group {name}: there is none; 'pcproxy group ls' lists those there are")

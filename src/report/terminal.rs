@@ -1,9 +1,8 @@
 //! A row on a terminal, among those of the other pcproxies of a pipeline.
 
-use std::fs::{File, TryLockError};
-use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
@@ -13,17 +12,16 @@ use rustix::termios::{tcgetpgrp, tcgetwinsize};
 use serde::{Deserialize, Serialize};
 
 use super::output::Output;
-use crate::group::process::{lives, own_id};
-use crate::runtime_folder::RuntimeFolder;
+use crate::process::{lives, own_id};
+use crate::runtime_folder::{FolderError, RuntimeFolder};
 use crate::shaping::Id;
+use crate::shared_file::SharedFile;
 
 /// Columns and rows of a terminal that does not tell.
 const USUAL: (usize, usize) = (80, 24);
 
-/// How often a lock that is taken is tried at once. It is held for microseconds.
-const TRIES: u32 = 4;
-
-/// How often it is tried a millisecond apart by someone who will not come again.
+/// How often a lock that is taken is tried again, a millisecond later, by someone who will not
+/// come again.
 const LAST_TRIES: u32 = 50;
 
 /// How long the last words wait for a busy terminal.
@@ -179,7 +177,7 @@ impl Terminal {
             }
         } else {
             let (columns, rows) = self.size();
-            self.change(TRIES, |terminal, block| {
+            self.change(0, |terminal, block| {
                 let row = block.row(terminal.id);
                 let mut out = block.adapt(columns);
                 if row < rows && !terminal.shows(text, block.erased) {
@@ -201,7 +199,7 @@ impl Terminal {
         if self.redraws && self.is_ours() {
             let columns = self.size().0;
             let row = |block: &Block, id| block.rows.iter().position(|row| *row == id);
-            let changed = self.change(TRIES, |terminal, block| {
+            let changed = self.change(0, |terminal, block| {
                 block.adapt(columns);
                 if !block.rows.is_empty() {
                     out = block.erase() + &out;
@@ -249,10 +247,10 @@ impl Terminal {
 
     /// Changes the block, if `change` says so, while nobody else does. False if someone else is
     /// at it, or it was not to be changed.
-    fn change(&mut self, tries: u32, change: impl FnOnce(&mut Self, &mut Block) -> bool) -> bool {
+    fn change(&mut self, retries: u32, change: impl FnOnce(&mut Self, &mut Block) -> bool) -> bool {
         let mut block = self.block.clone();
         if let Some(registry) = &mut self.registry {
-            match registry.lock(tries) {
+            match registry.lock(retries) {
                 Ok(true) => block = registry.read(),
                 Ok(false) => return false,
                 Err(_) => self.registry = None,
@@ -292,11 +290,7 @@ impl Drop for Terminal {
 
 /// Where the processes of a pipeline find each other's rows: a file for each terminal.
 #[derive(Debug)]
-struct Registry {
-    folder: RuntimeFolder,
-    name: String,
-    file: File,
-}
+struct Registry(SharedFile);
 
 impl Registry {
     /// That of the terminal `fd`; nothing where there can be none.
@@ -306,40 +300,30 @@ impl Registry {
             // `/dev/tty` is another one for each who looks.
             return None;
         }
-        let name = format!("terminal-{device}.rows");
-        let folder = RuntimeFolder::open().ok()?;
-        let file = folder.open_file(&name, true).ok()??;
-        Some(Registry { folder, name, file })
+        let folder = Rc::new(RuntimeFolder::open().ok()?);
+        SharedFile::open(folder, format!("terminal-{device}.rows"), true).ok()?.map(Registry)
     }
 
-    /// Locks the file that bears the name now. False if another holds the lock.
-    fn lock(&mut self, tries: u32) -> io::Result<bool> {
-        for tried in 0.. {
-            match self.file.try_lock() {
-                Ok(()) if self.file.metadata()?.nlink() > 0 => return Ok(true),
-                // It was removed: whoever comes first makes it anew.
-                Ok(()) => match self.folder.open_file(&self.name, true) {
-                    Ok(Some(file)) => self.file = file,
-                    _ => return Err(io::ErrorKind::NotFound.into()),
-                },
-                Err(TryLockError::WouldBlock) if tried == tries => break,
-                Err(TryLockError::WouldBlock) if tried < TRIES => thread::yield_now(),
-                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
-                Err(TryLockError::Error(error)) => return Err(error),
+    /// Locks the file. False if another holds the lock, and did so each time it was tried again.
+    fn lock(&mut self, retries: u32) -> Result<bool, FolderError> {
+        for _ in 0..retries {
+            if self.0.lock(|_| ())? {
+                return Ok(true);
             }
+            thread::sleep(Duration::from_millis(1));
         }
-        Ok(false)
+        self.0.lock(|_| ())
     }
 
     fn unlock(&self) {
-        let _ = self.file.unlock();
+        let _ = self.0.unlock();
     }
 
     /// The block in the locked file. One that cannot be read is begun anew.
     fn read(&self) -> Block {
-        let length = self.file.metadata().map_or(0, |found| found.len());
+        let length = self.0.file().metadata().map_or(0, |found| found.len());
         let mut bytes = vec![0; length as usize];
-        let read = self.file.read_exact_at(&mut bytes, 0);
+        let read = self.0.file().read_exact_at(&mut bytes, 0);
         read.ok().and_then(|()| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
@@ -347,9 +331,10 @@ impl Registry {
     fn write(&self, block: &Block) {
         // Should this fail, rows are drawn over each other: no harm to the data.
         if block.rows.is_empty() {
-            let _ = self.folder.remove(&self.name);
+            let _ = self.0.remove();
         } else if let Ok(bytes) = serde_json::to_vec(block) {
-            let _ = self.file.write_all_at(&bytes, 0).and_then(|()| self.file.set_len(bytes.len() as u64));
+            let file = self.0.file();
+            let _ = file.write_all_at(&bytes, 0).and_then(|()| file.set_len(bytes.len() as u64));
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+
 use crate::shaping::Id;
 
 /// This process.
@@ -13,6 +16,12 @@ pub(crate) fn own_id() -> Id {
 /// Whether the very process still runs: not only its pid, which may be another's by now.
 pub(crate) fn lives(id: Id) -> bool {
     started(id.pid) == Some(id.started)
+}
+
+/// Whether any process has this pid.
+pub(crate) fn exists(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
 }
 
 /// When a process started, in clock ticks since the machine did; nothing if it has ended.
