@@ -129,6 +129,15 @@ pub fn show_size(bytes: u64) -> String {
     humansize::format_size(bytes, humansize::BINARY)
 }
 
+/// A rate in bytes a second for people: `9.99 MiB/s`.
+///
+/// ```
+/// assert_eq!(pcproxy::units::show_rate(10_475_274.2), "9.99 MiB/s");
+/// ```
+pub fn show_rate(rate: f64) -> String {
+    format!("{}/s", show_size(rate.round() as u64))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +200,13 @@ mod tests {
     fn refuses_what_is_no_size() {
         for text in ["", "K", "-1", "64X", "sixty", "1M/s", "0x10", "99E99"] {
             assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shows_rates() {
+        for (rate, shown) in [(0.0, "0 B/s"), (999.6, "1000 B/s"), (10_485_760.0, "10 MiB/s"), (f64::NAN, "0 B/s")] {
+            assert_eq!(show_rate(rate), shown);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `pcproxy ctl`: seeing and steering transfers from outside.
 
 use std::io::{Write, stdout};
+use std::panic::resume_unwind;
 use std::thread;
 use std::time::Duration;
 
@@ -8,10 +9,10 @@ use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use pcproxy::control::{ControlError, Request, Run, runs};
 use pcproxy::group::Name;
-use pcproxy::report::{Status, say, show_rate, show_share, show_time};
-use pcproxy::units::{parse_size, show_size};
+use pcproxy::report::{Status, say, show_share, show_time};
+use pcproxy::units::{show_rate, show_size};
 
-use super::words::{self, RateOrOff, rate_or_off};
+use super::words::{self, RateOrOff, buffer_size, rate_or_off};
 
 /// How long to look at a run to see how fast it is.
 const LOOK: Duration = Duration::from_millis(500);
@@ -61,7 +62,7 @@ enum Action {
     Buffer {
         /// From 1 byte to what the memory allows
         #[arg(value_parser = buffer_size)]
-        size: u64,
+        size: usize,
     },
     /// Show what they are doing, and how fast
     Stats {
@@ -71,14 +72,6 @@ enum Action {
     },
     /// End the input, deliver what is held, and end
     Stop,
-}
-
-/// A size that something can pass through.
-pub fn buffer_size(text: &str) -> Result<u64> {
-    match parse_size(text)? {
-        0 => bail!("nothing could pass: the least is 1"),
-        size => Ok(size),
-    }
 }
 
 /// Which runs are meant.
@@ -155,7 +148,7 @@ impl Action {
             Action::Rate { rate: RateOrOff(rate) } => Request::Rate { rate },
             Action::Pause => Request::Pause {},
             Action::Resume => Request::Resume {},
-            Action::Buffer { size } => Request::Buffer { size },
+            Action::Buffer { size } => Request::Buffer { size: size as u64 },
             Action::Stats { .. } => Request::Stats {},
             Action::Stop => Request::Stop {},
         }
@@ -216,7 +209,7 @@ impl Target<'_> {
 fn ask(runs: &mut [Run], request: &Request) -> Vec<Result<Status, ControlError>> {
     thread::scope(|scope| {
         let asking: Vec<_> = runs.iter_mut().map(|run| scope.spawn(|| run.ask(request))).collect();
-        asking.into_iter().map(|answer| answer.join().expect("asking does not panic")).collect()
+        asking.into_iter().map(|answer| answer.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     })
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use pcproxy::group::{self, Name};
 use pcproxy::shaping::{Account, Budget, Burst, GroupLimit, Id};
-use pcproxy::units::{parse_burst, show_size};
+use pcproxy::units::{parse_burst, show_rate};
 use serde::Serialize;
 
 use super::words::{self, RateOrOff, rate_or_off};
@@ -144,7 +144,7 @@ fn table(groups: &[Listed]) -> String {
         return "no groups".to_owned();
     }
     let header = ["GROUP", "PID", "RATE", "LIMIT", "SHARE", "WEIGHT", "MIN RATE"];
-    let per_second = |rate| format!("{}/s", show_size(rate));
+    let per_second = |rate| show_rate(rate as f64);
     let rows = groups.iter().flat_map(|group| {
         let limit = group.limit.map_or("none".to_owned(), per_second);
         let all = vec![group.group.clone(), "all".to_owned(), per_second(group.rate), limit];

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum, value_parser};
-use pcproxy::buffer::check_size;
 use pcproxy::config::{Config, Pace};
 use pcproxy::group::{Name, Wish};
 use pcproxy::report::{Reports, Target};
 use pcproxy::shaping::{Burst, Schedule, Terms};
-use pcproxy::units::{parse_burst, parse_interval, parse_rate, parse_size, show_size};
+use pcproxy::units::{parse_burst, parse_interval, parse_rate, parse_size, show_rate};
+
+use super::words::buffer_size;
 
 /// The options of a transfer.
 #[derive(Debug, Args)]
@@ -160,7 +161,11 @@ impl Transfer {
         if let (Some(least), Some(most)) = (self.min_rate, self.rate)
             && least > most
         {
-            bail!("--min-rate must not be above --rate: {}/s are above {}/s", show_size(least), show_size(most));
+            bail!(
+                "--min-rate must not be above --rate: {} are above {}",
+                show_rate(least as f64),
+                show_rate(most as f64)
+            );
         }
         Ok(Config {
             buffer: self.buffer,
@@ -197,10 +202,6 @@ impl Transfer {
             control: !self.no_control,
         })
     }
-}
-
-fn buffer_size(text: &str) -> Result<usize> {
-    check_size(parse_size(text)?).map_err(|reason| anyhow!(reason))
 }
 
 fn share(text: &str) -> Result<Share> {

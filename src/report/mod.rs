@@ -17,7 +17,7 @@ pub use account::{Account, Cause, Facts, Interval};
 pub use lines::{Lines, Target};
 pub use progress::{Look, Progress, ProgressLine};
 pub use reporter::{Reporter, Reports};
-pub use show::{show_bytes, show_rate, show_share, show_time};
+pub use show::{show_briefly, show_bytes, show_share, show_time};
 pub use status::{State, Status, VERSION};
 pub use verdict::{summary, verdict};
 

@@ -14,8 +14,8 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Status, VERSION, show_rate, show_time};
-use crate::units::show_size;
+use super::{Status, VERSION, show_time};
+use crate::units::{show_rate, show_size};
 
 /// Width and height of the picture in pixels.
 const SIZE: (u32, u32) = (960, 540);

@@ -9,7 +9,8 @@ use rustix::termios::isatty;
 use unicode_width::UnicodeWidthChar;
 
 use super::terminal::Terminal;
-use super::{State, Status, show_rate};
+use super::{State, Status, show_briefly};
+use crate::units::show_rate;
 
 /// Cells of the bar: as few as make sense, and as many as are nice to look at.
 const BAR: (usize, usize) = (8, 40);
@@ -283,19 +284,9 @@ impl ProgressLine {
     }
 }
 
-/// Bytes in 8 columns, to three digits: `1.23 GiB`, `1023 KiB`, `    12 B`.
+/// Bytes in 8 columns.
 fn size(bytes: f64) -> String {
-    let mut amount = bytes.max(0.0).min(u64::MAX as f64);
-    let mut units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].iter().peekable();
-    let mut unit = units.next();
-    let mut decimals = 0;
-    while amount >= 1023.5 && units.peek().is_some() {
-        amount /= 1024.0;
-        unit = units.next();
-        // The bounds are where rounding would make another digit.
-        decimals = if amount < 9.995 { 2 } else { usize::from(amount < 99.95) };
-    }
-    format!("{:>8}", format!("{amount:.decimals$} {}", unit.unwrap_or(&"")))
+    format!("{:>8}", show_briefly(bytes))
 }
 
 /// Seconds as `0:01:23`, or in days from 100 hours on.

@@ -69,7 +69,7 @@ impl Reporter {
             shown: false,
             stats,
             interval: reports.interval,
-            next_record: now + reports.interval,
+            next_record: now.saturating_add(reports.interval),
         })
     }
 
@@ -98,7 +98,7 @@ impl Reporter {
         }
         if self.next_record <= now {
             self.record(now);
-            self.next_record = now + self.interval;
+            self.next_record = now.saturating_add(self.interval);
         }
     }
 

@@ -1,14 +1,23 @@
 //! Numbers for people.
 
-use crate::units::show_size;
-
-/// A rate in bytes a second: `9.99 MiB/s`.
+/// Bytes in at most eight columns, to three digits: `1.23 GiB`, `1023 KiB`, `12 B`.
 ///
 /// ```
-/// assert_eq!(pcproxy::report::show_rate(10_475_274.2), "9.99 MiB/s");
+/// assert_eq!(pcproxy::report::show_briefly(1_320_702_444.0), "1.23 GiB");
 /// ```
-pub fn show_rate(rate: f64) -> String {
-    format!("{}/s", show_size(rate.round() as u64))
+pub fn show_briefly(bytes: f64) -> String {
+    // The sum of no numbers is -0.0.
+    let mut amount = if bytes > 0.0 { bytes.min(u64::MAX as f64) } else { 0.0 };
+    let (mut unit, mut decimals) = ("B", 0);
+    for larger in ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"] {
+        // The bounds are where rounding would reach the next unit, or make another digit.
+        if amount < 1023.5 {
+            break;
+        }
+        (amount, unit) = (amount / 1024.0, larger);
+        decimals = if amount < 9.995 { 2 } else { usize::from(amount < 99.95) };
+    }
+    format!("{amount:.decimals$} {unit}")
 }
 
 /// A time in seconds, with three digits or so: `0.42 s`, `12.3 s`, `3 min 20 s`, `2 h 05 min`.
@@ -100,9 +109,19 @@ mod tests {
     }
 
     #[test]
-    fn shows_rates() {
-        for (rate, shown) in [(0.0, "0 B/s"), (999.6, "1000 B/s"), (10_485_760.0, "10 MiB/s"), (f64::NAN, "0 B/s")] {
-            assert_eq!(show_rate(rate), shown);
+    fn shows_brief_sizes() {
+        for (bytes, shown) in [
+            (0.0, "0 B"),
+            (-0.0, "0 B"),
+            (1023.4, "1023 B"),
+            (1023.5, "1.00 KiB"),
+            (10_240.0, "10.0 KiB"),
+            (1_047_552.0, "1023 KiB"),
+            (1_048_064.0, "1.00 MiB"),
+            (u64::MAX as f64, "16.0 EiB"),
+            (f64::NAN, "0 B"),
+        ] {
+            assert_eq!(show_briefly(bytes), shown, "{bytes}");
         }
     }
 }

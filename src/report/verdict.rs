@@ -1,8 +1,8 @@
 //! Who was slow: the account of a run in words.
 
-use super::show::{show_bytes, show_rate, show_share, show_time};
+use super::show::{show_bytes, show_share, show_time};
 use super::{State, Status};
-use crate::units::show_size;
+use crate::units::{show_rate, show_size};
 
 /// Who was waited for less than this share of the time is not called slow.
 const MUCH: f64 = 0.2;

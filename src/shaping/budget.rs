@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Burst;
 use super::bucket::{LARGEST_QUANTUM, TOKENS_A_BYTE, in_tokens};
-use crate::units::show_size;
+use crate::units::show_rate;
 
 /// How deep the bucket of a group is unless the user says otherwise: each member has as much
 /// of its share in hand, so it covers a quantum of half of that, and delays as long again.
@@ -91,7 +91,7 @@ pub struct Overcommitted {
 impl fmt::Display for Overcommitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Overcommitted { rate, guaranteed } = *self;
-        let show = |rate| format!("{}/s", show_size(rate));
+        let show = |rate| show_rate(rate as f64);
         if guaranteed > rate {
             write!(f, "its members are guaranteed {}, which is more than {}", show(guaranteed), show(rate))
         } else {

@@ -8,8 +8,7 @@ use pcproxy::control::{ControlError, Request};
 use pcproxy::report::{State, Status};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::super::ctl::buffer_size;
-use super::super::words::{RateOrOff, rate_or_off};
+use super::super::words::{RateOrOff, buffer_size, rate_or_off};
 
 /// How long a run that has ended is still shown.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -272,7 +271,7 @@ impl Setting {
                 let RateOrOff(rate) = rate_or_off(text)?;
                 Request::Rate { rate }
             }
-            Setting::Buffer => Request::Buffer { size: buffer_size(text)? },
+            Setting::Buffer => Request::Buffer { size: buffer_size(text)? as u64 },
         })
     }
 }

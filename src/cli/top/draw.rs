@@ -1,7 +1,7 @@
 //! What `top` looks like.
 
 use pcproxy::control::ControlError;
-use pcproxy::report::{State, Status, show_share};
+use pcproxy::report::{State, Status, show_briefly, show_share};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Style, Stylize};
@@ -150,7 +150,7 @@ fn columns(app: &App, width: u16, spacing: u16) -> Vec<(Column, u16)> {
         // '1000 MiB'.
         Column::Bytes | Column::Buffer => 8,
         Column::Held => 11,
-        // 'LAST MIN'.
+        // 'LAST MINUTE'.
         Column::Minute => 11,
     };
     let mut room = width + spacing;
@@ -280,27 +280,12 @@ fn sparks(history: &History, width: usize) -> String {
 
 /// A rate in at most ten characters.
 fn brief_rate(rate: f64) -> String {
-    brief(rate.round() as u64) + "/s"
+    show_briefly(rate) + "/s"
 }
 
-/// A number of bytes in at most eight characters: `1000 KiB`, `9.77 MiB`.
+/// A number of bytes in at most eight characters.
 fn brief(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    let mut unit = "B";
-    for larger in ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"] {
-        // Rounded, it would reach the next unit.
-        if value >= 1023.5 {
-            value /= 1024.0;
-            unit = larger;
-        }
-    }
-    let places = match value {
-        _ if unit == "B" => 0,
-        ..9.995 => 2,
-        ..99.95 => 1,
-        _ => 0,
-    };
-    format!("{value:.places$} {unit}")
+    show_briefly(bytes as f64)
 }
 
 #[cfg(test)]
