@@ -7,15 +7,20 @@ mod cli;
 use std::process::ExitCode;
 
 use cli::Order;
-use pcproxy::config::Config;
-use pcproxy::event_loop::{self, End, Error};
 use pcproxy::report::say;
+use pcproxy::transfer::{self, Config, End, Error};
 use signal_hook::consts::SIGPIPE;
 use signal_hook::low_level::emulate_default_handler;
 
+/// Runs before Rust's runtime opens `/dev/null` over closed descriptors.
+#[ctor::ctor]
+fn look_at_descriptors() {
+    pcproxy::os::closed::look();
+}
+
 fn main() -> ExitCode {
     match Order::read() {
-        Order::Transfer(config) => transfer(&config),
+        Order::Transfer(config) => move_bytes(&config),
         Order::Command(command) => match command.run() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -27,8 +32,8 @@ fn main() -> ExitCode {
 }
 
 /// Moves stdin to stdout.
-fn transfer(config: &Config) -> ExitCode {
-    let outcome = event_loop::run(config);
+fn move_bytes(config: &Config) -> ExitCode {
+    let outcome = transfer::run(config);
     let undelivered = outcome.undelivered;
     match outcome.end {
         Ok(End::Delivered) => ExitCode::SUCCESS,

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pcproxy::buffer::Chunks;
-use pcproxy::proxy::{Consumer, Producer, ProducerConsumerProxy, ProducerRegistered, Watermarks};
+use pcproxy::flow::{Consumer, Producer, ProducerConsumerProxy, ProducerRegistered, Watermarks};
 use pcproxy::shaping::{Limit, TokenBucket};
 use serde::Deserialize;
 

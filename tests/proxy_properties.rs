@@ -6,7 +6,8 @@ use std::convert::Infallible;
 use std::iter::Cycle;
 use std::time::Duration;
 
-use pcproxy::proxy::{Buffer, Consumer, Producer, ProducerConsumerProxy, Watermarks};
+use pcproxy::buffer::Buffer;
+use pcproxy::flow::{Consumer, Producer, ProducerConsumerProxy, Watermarks};
 use pcproxy::shaping::{Limit, TokenBucket};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;

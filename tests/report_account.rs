@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pcproxy::report::{Account, Cause, Facts, Interval, State, Status, summary, verdict};
+use pcproxy::stats::{Account, Cause, Facts, Interval, State, Status, summary, verdict};
 use proptest::prelude::*;
 
 const BUFFER: usize = 65_536;

@@ -5,7 +5,8 @@ use std::io::{Read, pipe};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use pcproxy::report::{Account, Facts, Interval, Look, Progress, ProgressLine, State, Status};
+use pcproxy::report::{Look, Progress, ProgressLine};
+use pcproxy::stats::{Account, Facts, Interval, State, Status};
 use proptest::prelude::*;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};

@@ -8,9 +8,8 @@ use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 use std::time::Duration;
 
-use pcproxy::shaping::{
-    Budget, Burst, Group, GroupLimit, Id, Limit, Member, Overcommitted, Shaper, Terms, TokenBucket,
-};
+use pcproxy::budget::{Budget, Group, GroupLimit, Id, Member, Overcommitted, Terms};
+use pcproxy::shaping::{Burst, Limit, Shaper, TokenBucket};
 use proptest::prelude::*;
 
 /// Billionths of a byte in a byte, nanoseconds in a second.

@@ -5,7 +5,7 @@ use std::io;
 
 use memmap2::MmapMut;
 
-use crate::proxy::Buffer;
+use super::Buffer;
 
 /// Large enough to make the cost of a system call small beside that of the copy, small
 /// enough to stay in the second-level cache.
@@ -22,7 +22,7 @@ const SPARE: usize = 16;
 /// the cache.
 ///
 /// ```
-/// use pcproxy::{buffer::Chunks, proxy::Buffer};
+/// use pcproxy::buffer::{Buffer, Chunks};
 ///
 /// let mut chunks = Chunks::new(1 << 30);
 /// chunks.append(b"hello, world");

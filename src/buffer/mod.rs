@@ -12,8 +12,19 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 
-use crate::proxy::Buffer;
 use crate::units::show_size;
+
+/// A first-in, first-out store of bytes.
+pub trait Buffer {
+    /// How many bytes are held.
+    fn len(&self) -> usize;
+    /// Whether no byte is held.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Takes all of `data`, behind what is held.
+    fn append(&mut self, data: &[u8]);
+}
 
 /// Whether a buffer may have `size` bytes: from 1 to what the memory allows.
 ///

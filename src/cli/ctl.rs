@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand};
+use pcproxy::budget::Name;
 use pcproxy::control::{ControlError, Request, Run, runs};
-use pcproxy::group::Name;
-use pcproxy::report::{Status, say, show_share, show_time};
-use pcproxy::units::{show_rate, show_size};
+use pcproxy::report::say;
+use pcproxy::stats::Status;
+use pcproxy::units::{show_rate, show_share, show_size, show_time};
 
 use super::words::{self, RateOrOff, buffer_size, rate_or_off};
 

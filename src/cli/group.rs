@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use pcproxy::group::{self, Name};
-use pcproxy::shaping::{Account, Budget, Burst, GroupLimit, Id};
-use pcproxy::units::{parse_burst, show_rate};
+use pcproxy::budget::{self, Account, Budget, GroupLimit, Id, Name};
+use pcproxy::shaping::{Burst, parse_burst};
+use pcproxy::units::show_rate;
 use serde::Serialize;
 
 use super::words::{self, RateOrOff, rate_or_off};
@@ -69,10 +69,10 @@ impl Group {
         match &self.action {
             Action::Set { name, rate: RateOrOff(rate), burst } => {
                 let limit = rate.map(|rate| GroupLimit { rate, burst: *burst, lasting: true });
-                Ok(group::set(name, limit)?)
+                Ok(budget::set(name, limit)?)
             }
             Action::Ls { json } => list(*json),
-            Action::Rm { name } => Ok(group::remove(name)?),
+            Action::Rm { name } => Ok(budget::remove(name)?),
         }
     }
 }
@@ -99,11 +99,12 @@ struct ListedMember {
 }
 
 fn list(json: bool) -> Result<()> {
-    let before: HashMap<_, _> = group::list()?.into_iter().collect();
+    let before: HashMap<_, _> = budget::list()?.into_iter().collect();
     if before.values().any(|budget| !budget.members().is_empty()) {
         sleep(LOOK);
     }
-    let groups: Vec<_> = group::list()?.into_iter().map(|(name, now)| listed(&name, before.get(&name), &now)).collect();
+    let groups: Vec<_> =
+        budget::list()?.into_iter().map(|(name, now)| listed(&name, before.get(&name), &now)).collect();
     let text = if json { serde_json::to_string_pretty(&groups)? } else { table(&groups) };
     // Who reads it may have left: `| head -1`.
     let _ = writeln!(stdout(), "{text}");

@@ -10,7 +10,7 @@ mod words;
 use anyhow::{Result, anyhow};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use pcproxy::config::Config;
+use pcproxy::transfer::Config;
 
 const ABOUT: &str = "Moves stdin to stdout through a finite buffer, at a limited rate if you like";
 

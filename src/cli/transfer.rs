@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum, value_parser};
-use pcproxy::config::{Config, Pace};
-use pcproxy::group::{Name, Wish};
+use pcproxy::budget::{Name, Terms, Wish};
 use pcproxy::report::{Reports, Target};
-use pcproxy::shaping::{Burst, Schedule, Terms};
-use pcproxy::units::{parse_burst, parse_interval, parse_rate, parse_size, show_rate};
+use pcproxy::shaping::{Burst, Schedule, parse_burst};
+use pcproxy::transfer::{Config, Pace};
+use pcproxy::units::{parse_interval, parse_rate, parse_size, show_rate};
 
 use super::words::buffer_size;
 

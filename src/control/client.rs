@@ -13,9 +13,8 @@ use rustix::process::geteuid;
 use serde::Deserialize;
 
 use super::{ENDING, Reply, Request, VERSION};
-use crate::process;
-use crate::report::Status;
-use crate::runtime_folder::{FolderError, RuntimeFolder};
+use crate::os::{self, FolderError, RuntimeFolder};
+use crate::stats::Status;
 
 /// A run that has not answered by then hangs.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -134,7 +133,7 @@ impl Run {
         let address = SocketAddrUnix::new(self.folder.socket_path(&name))?;
         match retry_on_intr(|| connect(&socket, &address)) {
             // Nobody listens, or not yet: that of a process which lives may be just being made.
-            Err(Errno::CONNREFUSED) if !process::exists(self.pid) => {
+            Err(Errno::CONNREFUSED) if !os::exists(self.pid) => {
                 // Whoever comes next will find it again.
                 let _ = self.folder.remove(&name);
                 return Err(ControlError::Ended);

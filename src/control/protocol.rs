@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::Status;
+use crate::stats::Status;
 
 /// The version of the protocol. It changes when a request changes its meaning or goes; a new
 /// request leaves it as it is.

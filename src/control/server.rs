@@ -11,10 +11,9 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 
 use super::{ENDING, Reply, Request, VERSION};
-use crate::process;
-use crate::report::{Interval, Status};
-use crate::runtime_folder::{FolderError, RuntimeFolder};
+use crate::os::{self, FolderError, RuntimeFolder};
 use crate::shaping::{Limit, Shaper, TokenBucket};
+use crate::stats::{Interval, Status};
 
 /// The longest request, with some room: also the most that is read at once.
 const LINE: usize = 256;
@@ -157,7 +156,7 @@ impl Server {
 /// Removes the sockets of processes that are no more. Whoever has this pid by now has none yet.
 fn remove_stale(folder: &RuntimeFolder) -> Result<(), FolderError> {
     for name in folder.names(ENDING)? {
-        if name.parse().is_ok_and(|pid: u32| pid == std::process::id() || !process::exists(pid)) {
+        if name.parse().is_ok_and(|pid: u32| pid == std::process::id() || !os::exists(pid)) {
             // What cannot be removed harms nobody.
             let _ = folder.remove(&format!("{name}{ENDING}"));
         }

@@ -10,8 +10,8 @@ use rustix::fs::{CWD, Mode, OFlags, fcntl_getfl};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-use super::Status;
 use super::output::Output;
+use crate::stats::Status;
 
 /// How long the last line may take: a reader that is there takes it much sooner.
 const LAST: Duration = Duration::from_secs(1);

@@ -9,8 +9,8 @@ use rustix::termios::isatty;
 use unicode_width::UnicodeWidthChar;
 
 use super::terminal::Terminal;
-use super::{State, Status, show_briefly};
-use crate::units::show_rate;
+use crate::stats::{State, Status};
+use crate::units::{show_briefly, show_rate};
 
 /// Cells of the bar: as few as make sense, and as many as are nice to look at.
 const BAR: (usize, usize) = (8, 40);
@@ -159,7 +159,8 @@ impl ProgressLine {
     /// terminal wraps it, and numbers stay in their places from one status to the next.
     ///
     /// ```
-    /// # use pcproxy::report::{Account, Facts, Interval, Look, ProgressLine};
+    /// # use pcproxy::report::{Look, ProgressLine};
+    /// # use pcproxy::stats::{Account, Facts, Interval};
     /// # use std::time::Duration;
     /// # let mut account = Account::new(Duration::ZERO, 65_536);
     /// # account.holds(Duration::ZERO, 12 << 20, 40_000, false);

@@ -7,7 +7,8 @@ use std::process;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::output::Output;
-use super::{Account, Facts, Interval, Lines, Progress, Status, Target, summary};
+use super::{Lines, Progress, Target};
+use crate::stats::{Account, Facts, Interval, Status, summary};
 
 /// Who is done sooner shows no progress: nobody could read it.
 const BRIEF: Duration = Duration::from_millis(500);

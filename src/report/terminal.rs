@@ -12,10 +12,7 @@ use rustix::termios::{tcgetpgrp, tcgetwinsize};
 use serde::{Deserialize, Serialize};
 
 use super::output::Output;
-use crate::process::{lives, own_id};
-use crate::runtime_folder::{FolderError, RuntimeFolder};
-use crate::shaping::Id;
-use crate::shared_file::SharedFile;
+use crate::os::{FolderError, Id, RuntimeFolder, SharedFile, lives, own_id};
 
 /// Columns and rows of a terminal that does not tell.
 const USUAL: (usize, usize) = (80, 24);

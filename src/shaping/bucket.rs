@@ -5,10 +5,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Shaper, Unshaped};
+use crate::units::{UnitError, parse_size};
 
 /// Tokens are counted in billionths of a byte: a rate of one byte a second drips exactly
 /// one of them each nanosecond, so no division is ever rounded and nothing drifts.
-pub(super) const TOKENS_A_BYTE: u128 = 1_000_000_000;
+pub(crate) const TOKENS_A_BYTE: u128 = 1_000_000_000;
 
 /// How long to wait between two grants where more is wanted. Fewer and larger grants cost
 /// less, and show as larger bursts: `docs/performance.md` weighs the two.
@@ -22,7 +23,7 @@ const SILENCE: Duration = Duration::from_millis(50);
 
 /// No grant need be larger than what the neighbours' pipes hold, 1 MiB each: a little less, so
 /// that the producer's does not run dry.
-pub(super) const LARGEST_QUANTUM: u64 = 7 << 17;
+pub(crate) const LARGEST_QUANTUM: u64 = 7 << 17;
 
 /// Depth of a token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,33 @@ impl Default for Burst {
     /// `docs/performance.md`.
     fn default() -> Self {
         Burst::Time(Duration::from_millis(9))
+    }
+}
+
+/// The depth of a bucket: a size (`64K`), or a time in which the rate yields it (`20ms`).
+///
+/// # Errors
+/// When the text is neither, or nothing at all.
+///
+/// ```
+/// use pcproxy::shaping::{Burst, parse_burst};
+/// use std::time::Duration;
+/// assert_eq!(parse_burst("64K"), Ok(Burst::Bytes(65_536)));
+/// assert_eq!(parse_burst("20ms"), Ok(Burst::Time(Duration::from_millis(20))));
+/// assert!(parse_burst("0").is_err());
+/// ```
+pub fn parse_burst(text: &str) -> Result<Burst, UnitError> {
+    let parsed = if text.ends_with('s') {
+        text.parse::<jiff::SignedDuration>().ok().and_then(|time| time.try_into().ok()).map(Burst::Time)
+    } else {
+        parse_size(text).ok().map(Burst::Bytes)
+    };
+    match parsed {
+        Some(Burst::Bytes(0) | Burst::Time(Duration::ZERO)) => {
+            Err(UnitError { reason: "would let nothing pass: the least is 1 byte".into() })
+        }
+        Some(burst) => Ok(burst),
+        None => Err(UnitError { reason: "is neither a size such as 64K nor a time such as 20ms".into() }),
     }
 }
 
@@ -83,7 +111,7 @@ impl Limit {
 
 impl Burst {
     /// In bytes, at least 1.
-    pub(super) fn of(self, rate: u64) -> u64 {
+    pub(crate) fn of(self, rate: u64) -> u64 {
         let bytes = match self {
             Burst::Bytes(bytes) => bytes,
             Burst::Time(time) => yielded(rate, time),
@@ -226,7 +254,7 @@ impl<P: Shaper> Shaper for TokenBucket<P> {
 }
 
 /// A whole number of bytes in the unit of the bucket.
-pub(super) fn in_tokens(bytes: u64) -> u128 {
+pub(crate) fn in_tokens(bytes: u64) -> u128 {
     u128::from(bytes) * TOKENS_A_BYTE
 }
 
@@ -289,5 +317,14 @@ mod tests {
         other.refund(5);
         assert_eq!(one.grant(100), 0);
         assert_eq!(other.grant(100), 5);
+    }
+
+    #[test]
+    fn reads_a_burst_as_size_or_time() {
+        assert_eq!(parse_burst("1s"), Ok(Burst::Time(Duration::from_secs(1))));
+        assert_eq!(parse_burst("100us"), Ok(Burst::Time(Duration::from_micros(100))));
+        for text in ["", "0", "0ms", "-5ms", "x", "5 parsecs"] {
+            assert!(parse_burst(text).is_err(), "{text}");
+        }
     }
 }

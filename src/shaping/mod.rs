@@ -1,13 +1,10 @@
 //! How fast the consumer may be fed. Pure rules: time comes in as an argument.
 
 mod bucket;
-mod budget;
-mod member;
 mod schedule;
 
-pub use bucket::{Burst, Limit, TokenBucket};
-pub use budget::{Account, Budget, Grant, GroupLimit, Id, Overcommitted, Terms};
-pub use member::{Group, Ledger, Member};
+pub use bucket::{Burst, Limit, TokenBucket, parse_burst};
+pub(crate) use bucket::{LARGEST_QUANTUM, TOKENS_A_BYTE, in_tokens};
 pub use schedule::{Schedule, ScheduleError};
 
 use std::cell::RefCell;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use pcproxy::control::{ControlError, Request};
-use pcproxy::report::{State, Status};
+use pcproxy::stats::{State, Status};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::super::words::{RateOrOff, buffer_size, rate_or_off};
@@ -279,12 +279,12 @@ impl Setting {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use pcproxy::report;
+    use pcproxy::stats;
 
     /// The status of a run that gets 4 MiB/s and holds a quarter of its buffer.
     pub fn status(pid: u32, name: Option<&str>) -> Status {
         Status {
-            version: report::VERSION,
+            version: stats::VERSION,
             time: 0.0,
             elapsed: 60.0,
             pid,

@@ -1,7 +1,8 @@
 //! What `top` looks like.
 
 use pcproxy::control::ControlError;
-use pcproxy::report::{State, Status, show_briefly, show_share};
+use pcproxy::stats::{State, Status};
+use pcproxy::units::{show_briefly, show_share};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Style, Stylize};

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use pcproxy::control::{ControlError, Request, Run, runs};
-use pcproxy::report::Status;
+use pcproxy::stats::Status;
 use pcproxy::units::parse_interval;
 use ratatui::crossterm::{cursor, event, execute, terminal};
 use ratatui::widgets::TableState;

@@ -1,0 +1,162 @@
+//! Groups of running pcproxies that share one budget, without a daemon: its rule is
+//! [`Budget`], its store a file a group.
+
+mod file;
+mod member;
+mod name;
+mod rule;
+
+pub use crate::os::Id;
+pub use file::GroupFile;
+pub use member::{Group, Ledger, Member};
+pub use name::{Name, NameError};
+pub use rule::{Account, Budget, Grant, GroupLimit, Overcommitted, Terms};
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::os::{self, FolderError, RuntimeFolder, clock};
+use file::{ENDING, patiently};
+
+/// What a transfer wants of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Which group.
+    pub name: Name,
+    /// The limit that it gets if it has none, in bytes a second.
+    pub rate: Option<u64>,
+    /// On which terms to share.
+    pub terms: Terms,
+}
+
+/// Why a group cannot be used or changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupError {
+    /// Its file.
+    File(FolderError),
+    /// It has less to guarantee.
+    Overcommitted(Name, Overcommitted),
+    /// Others held the lock for a second: too many, or one that was stopped just then.
+    Locked(Name),
+    /// There is none of this name.
+    Unknown(Name),
+}
+
+impl fmt::Display for GroupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GroupError::File(error) => error.fmt(f),
+            GroupError::Overcommitted(name, error) => write!(f, "group {name}: {error}"),
+            GroupError::Locked(name) => {
+                write!(f, "group {name}: stays locked: the machine is too busy, or a member was stopped just then")
+            }
+            GroupError::Unknown(name) => {
+                write!(f, "group {name}: there is none; 'pcproxy group ls' lists those there are")
+            }
+        }
+    }
+}
+
+impl std::error::Error for GroupError {}
+
+impl From<FolderError> for GroupError {
+    fn from(error: FolderError) -> Self {
+        GroupError::File(error)
+    }
+}
+
+/// Joins the group that is wished for, and those above it. Leaves them when the result is
+/// dropped.
+///
+/// # Errors
+/// When one of them cannot be used, or has less left than is to be guaranteed.
+pub fn join(wish: &Wish) -> Result<Group<GroupFile>, GroupError> {
+    let folder = Rc::new(RuntimeFolder::open()?);
+    let id = os::own_id();
+    let mut levels = Vec::new();
+    for name in wish.name.levels() {
+        let Some(mut file) = GroupFile::open(&folder, name.clone(), true)? else { continue };
+        let now = clock::now();
+        let rate = wish.rate.filter(|_| name == wish.name);
+        let joined = update(&mut file, &name, |budget| {
+            budget.retain(|account| os::lives(account.id));
+            enter(budget, id, wish.terms, rate, now)
+        })?;
+        joined.map_err(|error| GroupError::Overcommitted(name, error))?;
+        file.leave_at_end(id);
+        levels.push(Member::new(file, id, wish.terms));
+    }
+    Ok(Group::new(levels))
+}
+
+/// Lets a member in, with the limit that it brings along; changes nothing if it is refused.
+fn enter(budget: &mut Budget, id: Id, terms: Terms, rate: Option<u64>, now: Duration) -> Result<(), Overcommitted> {
+    let mut next = budget.clone();
+    if let (None, Some(rate)) = (next.limit(), rate) {
+        next.set_limit(Some(GroupLimit { rate, burst: None, lasting: false }), now)?;
+    }
+    next.join(id, terms)?;
+    *budget = next;
+    Ok(())
+}
+
+/// Puts a limit in force for a group, whether it has members or not; lifts it if nothing.
+///
+/// # Errors
+/// When the group cannot be used, or its members are guaranteed more than that.
+pub fn set(name: &Name, limit: Option<GroupLimit>) -> Result<(), GroupError> {
+    let folder = Rc::new(RuntimeFolder::open()?);
+    let Some(mut file) = GroupFile::open(&folder, name.clone(), true)? else { return Ok(()) };
+    let done = update(&mut file, name, |budget| {
+        budget.retain(|account| os::lives(account.id));
+        budget.set_limit(limit, clock::now())
+    })?;
+    done.map_err(|error| GroupError::Overcommitted(name.clone(), error))
+}
+
+/// Lifts the limit of a group. Its members go on without one; it is gone when the last of them
+/// is. A file that cannot be read is emptied.
+///
+/// # Errors
+/// When there is no such group.
+pub fn remove(name: &Name) -> Result<(), GroupError> {
+    let folder = Rc::new(RuntimeFolder::open()?);
+    let Some(mut file) = GroupFile::open(&folder, name.clone(), false)? else {
+        return Err(GroupError::Unknown(name.clone()));
+    };
+    let lifted = update(&mut file, name, |budget| {
+        budget.retain(|account| os::lives(account.id));
+        // Without a limit, none can be too low.
+        let _ = budget.set_limit(None, clock::now());
+    });
+    // What cannot be read is begun anew, without a limit.
+    if let Err(GroupError::File(_)) = lifted { Ok(file.reset()?) } else { lifted }
+}
+
+/// All groups of this user and their budgets as they are now, without members that have died.
+///
+/// # Errors
+/// When one of them cannot be read.
+pub fn list() -> Result<Vec<(Name, Budget)>, GroupError> {
+    let folder = Rc::new(RuntimeFolder::open()?);
+    let mut found = Vec::new();
+    for stem in folder.names(ENDING)? {
+        let Some(name) = Name::of_stem(&stem) else { continue };
+        let Some(mut file) = GroupFile::open(&folder, name.clone(), false)? else { continue };
+        let budget = update(&mut file, &name, |budget| {
+            budget.retain(|account| os::lives(account.id));
+            budget.clone()
+        })?;
+        if budget.limit().is_some() || !budget.members().is_empty() {
+            found.push((name, budget));
+        }
+    }
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(found)
+}
+
+fn update<R>(file: &mut GroupFile, name: &Name, mut change: impl FnMut(&mut Budget) -> R) -> Result<R, GroupError> {
+    let done = patiently(|| file.update(&mut change))?;
+    done.ok_or_else(|| GroupError::Locked(name.clone()))
+}

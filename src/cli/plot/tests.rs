@@ -1,0 +1,280 @@
+//! What is drawn of a recorded run, and what is not.
+
+use pcproxy::stats::{State, Status, VERSION};
+
+use super::draw::{draw, read};
+
+const MIB: u64 = 1 << 20;
+
+/// A status of a run at a steady 10 MiB/s, without a limit.
+fn status(elapsed: f64) -> Status {
+    let rate = 10.0 * MIB as f64;
+    Status {
+        version: VERSION,
+        time: 1.8e9 + elapsed,
+        elapsed,
+        pid: 4711,
+        name: None,
+        group: None,
+        state: State::Flowing,
+        bytes: (rate * elapsed) as u64,
+        size: None,
+        rate,
+        mean_rate: rate,
+        peak_rate: rate,
+        limit: None,
+        buffer: 64 << 10,
+        buffered: 32 << 10,
+        peak_buffered: 48 << 10,
+        waited_for_producer: 0.0,
+        waited_for_consumer: 0.0,
+        waited_for_limit: 0.0,
+        producer_pauses: 0,
+        avoidable_wait: 0.0,
+        producer_paused: 0.0,
+        done: false,
+    }
+}
+
+/// Such a run with a status each second.
+fn run(seconds: u32) -> Vec<Status> {
+    (1..=seconds).map(|second| status(second.into())).collect()
+}
+
+fn lines(run: &[Status]) -> String {
+    run.iter().map(|status| serde_json::to_string(status).unwrap() + "\n").collect()
+}
+
+#[track_caller]
+fn refuses(lines: &str, words: &[&str]) {
+    let error = read(lines.as_bytes()).unwrap_err().to_string();
+    assert!(words.iter().all(|word| error.contains(word)) && !error.contains('\n'), "{error}");
+}
+
+/// An element of an SVG: its tag with the attributes, and the text right after it.
+struct Element {
+    tag: String,
+    text: String,
+}
+
+impl Element {
+    /// The points of a line.
+    fn points(&self) -> Vec<(i32, i32)> {
+        let (_, points) = self.tag.split_once("points=\"").unwrap_or_default();
+        let points = points.split('"').next().unwrap_or_default().split_whitespace();
+        points
+            .map(|point| point.split_once(',').unwrap())
+            .map(|(x, y)| (x.parse().unwrap(), y.parse().unwrap()))
+            .collect()
+    }
+}
+
+/// The elements of a picture, which is well-formed: every tag is closed in its turn, and there
+/// is nothing that is not escaped.
+#[track_caller]
+fn elements(svg: &str) -> Vec<Element> {
+    let mut open = Vec::new();
+    let mut elements = Vec::new();
+    assert!(svg.starts_with("<svg "), "{svg:.80}");
+    for piece in svg.split('<').skip(1) {
+        let (tag, text) = piece.split_once('>').unwrap();
+        let name = tag.split(' ').next().unwrap();
+        match name.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name), "{tag}"),
+            None if tag.ends_with('/') => {}
+            None => open.push(name),
+        }
+        assert!(tag.matches('"').count() % 2 == 0 && !text.contains('>'), "{piece}");
+        for entity in piece.split('&').skip(1) {
+            assert!(["lt;", "gt;", "amp;", "quot;", "apos;"].iter().any(|known| entity.starts_with(known)), "{piece}");
+        }
+        assert!(!piece.chars().any(|c| c.is_control() && c != '\n'), "{piece:?}");
+        elements.push(Element { tag: tag.to_owned(), text: text.trim().to_owned() });
+    }
+    assert!(open.is_empty(), "{open:?}");
+    elements
+}
+
+/// All that is written in the picture of a run.
+#[track_caller]
+fn texts(run: &[Status]) -> Vec<String> {
+    let texts = elements(&draw(run).unwrap()).into_iter().map(|element| element.text);
+    texts.filter(|text| !text.is_empty()).collect()
+}
+
+/// The line with the most corners: the rate of each interval.
+#[track_caller]
+fn rate(run: &[Status]) -> Vec<(i32, i32)> {
+    elements(&draw(run).unwrap()).iter().map(Element::points).max_by_key(Vec::len).unwrap()
+}
+
+/// How far up it gets: 0 is the upper edge.
+#[track_caller]
+fn top(run: &[Status]) -> i32 {
+    rate(run).into_iter().map(|(_, y)| y).min().unwrap()
+}
+
+#[test]
+fn what_was_written_is_read() {
+    assert_eq!(read(lines(&run(3)).as_bytes()), Ok(run(3)));
+}
+
+#[test]
+fn unknown_fields_and_empty_lines_are_skipped() {
+    let text = lines(&run(2)).replace('}', ",\"mood\":{\"good\":[true]}}\n\n");
+    assert_eq!(read(text.as_bytes()), Ok(run(2)));
+}
+
+#[test]
+fn a_line_that_is_no_status_is_named() {
+    let good = lines(&run(2));
+    refuses(&format!("{good}oops\n{good}"), &["line 3", "not JSON", "column 1"]);
+    refuses(&format!("{good}{{\"version\":1}}\n"), &["line 3", "not a status", "missing field"]);
+    refuses("[]\n", &["line 1", "not a status"]);
+    refuses("{}", &["line 1", "not a status", "version"]);
+    refuses(&format!("{good}{}", &good[..40]).replacen('}', "", 1), &["line 1", "not JSON"]);
+}
+
+#[test]
+fn another_version_is_named() {
+    let text = lines(&run(3)).replacen("\"version\":1", "\"version\":2", 1);
+    refuses(&text, &["line 1", "version 2", "knows version 1"]);
+    refuses("{\"version\":2,\"all\":\"else\"}", &["line 1", "version 2"]);
+}
+
+#[test]
+fn nothing_at_all_is_refused() {
+    for text in ["", "\n\n", "{\"version\":1,\"ti"] {
+        refuses(text, &["no status"]);
+    }
+    assert_eq!(draw(&[]).unwrap_err().to_string(), "no status in it");
+}
+
+#[test]
+fn half_a_line_at_the_end_is_left_out() {
+    let mut named = run(4);
+    named[3].name = Some("Grüße".to_owned());
+    let text = lines(&named);
+    let fourth = lines(&run(3)).len();
+    // Wherever the run was killed, also within a character.
+    for end in fourth..text.len() - 1 {
+        assert_eq!(read(&text.as_bytes()[..end]), Ok(run(3)), "{end}");
+    }
+    assert_eq!(read(text.trim_end().as_bytes()), Ok(named));
+}
+
+#[test]
+fn the_last_run_is_read() {
+    let (mut ended, mut other) = (run(2), run(6));
+    ended[1].done = true;
+    other.iter_mut().for_each(|status| status.pid = 1);
+    for before in [&run(6), &other, &ended[..]] {
+        let after = &run(5)[2..];
+        let after = if before.len() == 2 { after } else { &run(5) };
+        assert_eq!(read((lines(before) + &lines(after)).as_bytes()), Ok(after.to_vec()));
+    }
+}
+
+#[test]
+fn of_two_runs_at_the_same_time_the_one_that_wrote_last_is_read() {
+    let mut mixed = run(5).into_iter().chain(run(5)).collect::<Vec<_>>();
+    mixed.sort_by(|one, other| one.elapsed.total_cmp(&other.elapsed));
+    mixed.iter_mut().step_by(2).for_each(|status| status.pid = 1);
+    assert_eq!(read(lines(&mixed).as_bytes()), Ok(run(5)));
+}
+
+#[test]
+fn the_title_says_what_moved() {
+    let texts = texts(&run(150));
+    assert!(texts.contains(&"pcproxy 4711".to_owned()), "{texts:?}");
+    assert!(texts.contains(&"so far 1.46 GiB in 2 min 30 s, 10 MiB/s on average".to_owned()), "{texts:?}");
+}
+
+#[test]
+fn a_name_is_escaped_and_cut() {
+    let mut run = run(1);
+    run[0].done = true;
+    run[0].group = Some("\"R&D\"".to_owned());
+    run[0].name = Some("<b> \u{1b}[1m & \u{0}\u{ffff} 'x'".to_owned());
+    let shown = texts(&run);
+    assert!(shown.contains(&"&lt;b&gt; \u{fffd}[1m &amp; \u{fffd}\u{fffd} &apos;x&apos;".to_owned()), "{shown:?}");
+    let summary = "10 MiB in 1.00 s, 10 MiB/s on average; pcproxy 4711; group &quot;R&amp;D&quot;";
+    assert!(shown.contains(&summary.to_owned()), "{shown:?}");
+    run[0].name = Some("long ".repeat(50));
+    assert!(texts(&run).iter().all(|text| text.len() < 90));
+}
+
+#[test]
+fn the_axes_have_round_labels() {
+    let mut run = run(60);
+    run.iter_mut().for_each(|status| status.limit = Some(10 * MIB));
+    let shown = texts(&run);
+    let rate = ["0", "2", "4", "6", "8", "10", "rate, MiB/s"];
+    let buffer = ["0", "16", "32", "48", "64", "buffer, KiB"];
+    let time = ["0", "10", "20", "30", "40", "50", "60", "time, s"];
+    for label in rate.iter().chain(&buffer).chain(&time) {
+        assert!(shown.contains(&(*label).to_owned()), "{label} in {shown:?}");
+    }
+}
+
+#[test]
+fn any_run_can_be_drawn() {
+    let mut none = run(10);
+    for status in &mut none {
+        (status.rate, status.mean_rate, status.buffered, status.bytes) = (0.0, 0.0, 0, 0);
+    }
+    let mut smaller = run(10);
+    smaller[5].buffer = 16 << 10;
+    let mut vast = run(2);
+    (vast[1].rate, vast[1].elapsed, vast[1].buffer, vast[1].limit) = (1e300, 1e300, u64::MAX, Some(0));
+    for run in [none, smaller, vast, run(1), vec![status(0.0)], vec![status(0.0), status(0.0), status(1e-9)]] {
+        assert!(elements(&draw(&run).unwrap()).len() > 30);
+    }
+}
+
+#[test]
+fn a_long_run_is_thinned_and_keeps_its_peak() {
+    let (mut short, mut long) = (run(100), run(100_000));
+    short[40].rate *= 7.0;
+    long[54_321].rate *= 7.0;
+    assert_eq!(top(&short), top(&long));
+    assert!(rate(&long).len() < 4000);
+    let valley = |run: &[Status]| rate(run).into_iter().map(|(_, y)| y).max();
+    short[41].rate = 0.0;
+    long[54_323].rate = 0.0;
+    assert_eq!(valley(&short), valley(&long));
+}
+
+#[test]
+fn a_moment_is_no_peak() {
+    let mut run = run(20);
+    let before = top(&run);
+    // The last status of a run may come right after another, with one large write between.
+    run.push(Status { rate: 50.0 * run[0].rate, ..status(20.001) });
+    assert!((top(&run) - before).abs() <= 12, "{} {before}", top(&run));
+}
+
+#[test]
+fn a_limit_is_drawn_where_there_is_one() {
+    let dashes = |run: &[Status]| -> Vec<(i32, i32)> {
+        let limit = |element: &&Element| element.tag.contains("#C84614");
+        elements(&draw(run).unwrap()).iter().filter(limit).flat_map(Element::points).filter(|&(_, y)| y > 90).collect()
+    };
+    let mut run = run(100);
+    assert!(dashes(&run).is_empty());
+    assert!(!texts(&run).iter().any(|text| text.contains("limit")));
+    run[50..80].iter_mut().for_each(|status| status.limit = Some(12 * MIB));
+    let (from, to) = (rate(&run)[100].0, rate(&run)[160].0);
+    let dashes = dashes(&run);
+    assert!(dashes.len() > 20 && dashes.iter().all(|(x, _)| (from..=to).contains(x)), "{from} {to} {dashes:?}");
+    assert!(texts(&run).contains(&"limit".to_owned()));
+}
+
+#[test]
+fn a_limit_far_above_the_rate_is_only_named() {
+    let mut run = run(100);
+    let before = top(&run);
+    run[70..].iter_mut().for_each(|status| status.limit = Some(1 << 40));
+    assert_eq!(top(&run), before);
+    assert!(texts(&run).iter().any(|text| text.starts_with("limit (up to 1 TiB/s")));
+}

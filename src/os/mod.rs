@@ -1,0 +1,12 @@
+//! What the operating system offers, in our words. Nothing here knows what it is used for.
+
+pub mod clock;
+pub mod closed;
+mod process;
+mod runtime_folder;
+mod shared_file;
+
+pub use process::Id;
+pub(crate) use process::{exists, lives, own_id};
+pub use runtime_folder::{FolderError, RuntimeFolder};
+pub(crate) use shared_file::SharedFile;

@@ -1,0 +1,9 @@
+//! What a run knows of itself. Pure: time comes in as an argument.
+
+mod account;
+mod status;
+mod verdict;
+
+pub use account::{Account, Cause, Facts, Interval};
+pub use status::{State, Status, VERSION};
+pub use verdict::{summary, verdict};

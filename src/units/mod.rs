@@ -1,0 +1,7 @@
+//! Sizes, rates and times: as people write them, and as they read them.
+
+mod parse;
+mod show;
+
+pub use parse::{UnitError, parse_interval, parse_rate, parse_size};
+pub use show::{show_briefly, show_bytes, show_rate, show_share, show_size, show_time};

@@ -1,0 +1,148 @@
+//! Numbers for people.
+
+/// A size for people: `64 KiB`.
+pub fn show_size(bytes: u64) -> String {
+    humansize::format_size(bytes, humansize::BINARY)
+}
+
+/// A rate in bytes a second for people: `9.99 MiB/s`.
+///
+/// ```
+/// assert_eq!(pcproxy::units::show_rate(10_475_274.2), "9.99 MiB/s");
+/// ```
+pub fn show_rate(rate: f64) -> String {
+    format!("{}/s", show_size(rate.round() as u64))
+}
+
+/// Bytes in at most eight columns, to three digits: `1.23 GiB`, `1023 KiB`, `12 B`.
+///
+/// ```
+/// assert_eq!(pcproxy::units::show_briefly(1_320_702_444.0), "1.23 GiB");
+/// ```
+pub fn show_briefly(bytes: f64) -> String {
+    // The sum of no numbers is -0.0.
+    let mut amount = if bytes > 0.0 { bytes.min(u64::MAX as f64) } else { 0.0 };
+    let (mut unit, mut decimals) = ("B", 0);
+    for larger in ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"] {
+        // The bounds are where rounding would reach the next unit, or make another digit.
+        if amount < 1023.5 {
+            break;
+        }
+        (amount, unit) = (amount / 1024.0, larger);
+        decimals = if amount < 9.995 { 2 } else { usize::from(amount < 99.95) };
+    }
+    format!("{amount:.decimals$} {unit}")
+}
+
+/// A time in seconds, with three digits or so: `0.42 s`, `12.3 s`, `3 min 20 s`, `2 h 05 min`.
+///
+/// ```
+/// assert_eq!(pcproxy::units::show_time(200.0), "3 min 20 s");
+/// ```
+pub fn show_time(seconds: f64) -> String {
+    // The bounds are where rounding would reach the next unit.
+    if seconds < 0.01 {
+        format!("{seconds:.3} s")
+    } else if seconds < 9.995 {
+        format!("{seconds:.2} s")
+    } else if seconds < 59.95 {
+        format!("{seconds:.1} s")
+    } else if seconds < 3599.5 {
+        let seconds = seconds.round() as u64;
+        format!("{} min {:02} s", seconds / 60, seconds % 60)
+    } else {
+        let minutes = (seconds / 60.0).round() as u64;
+        format!("{} h {:02} min", minutes / 60, minutes % 60)
+    }
+}
+
+/// The share that `part` has of `whole`, never more than all of it: `83 %`. Of nothing it is
+/// nothing.
+pub fn show_share(part: f64, whole: f64) -> String {
+    let share = if whole > 0.0 { (part / whole).clamp(0.0, 1.0) } else { 0.0 };
+    format!("{:.0} %", share * 100.0)
+}
+
+/// A number of bytes to the last one, in words for a sentence: `20,971,520 bytes`.
+pub fn show_bytes(bytes: u64) -> String {
+    let digits = bytes.to_string();
+    let mut shown = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown + if bytes == 1 { " byte" } else { " bytes" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_times() {
+        for (seconds, shown) in [
+            (0.0, "0.000 s"),
+            (0.0034, "0.003 s"),
+            (0.42, "0.42 s"),
+            (9.994, "9.99 s"),
+            (9.996, "10.0 s"),
+            (12.34, "12.3 s"),
+            (59.96, "1 min 00 s"),
+            (200.4, "3 min 20 s"),
+            (3599.6, "1 h 00 min"),
+            (7500.0, "2 h 05 min"),
+            (360_000.0, "100 h 00 min"),
+        ] {
+            assert_eq!(show_time(seconds), shown, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn shows_shares() {
+        for (part, whole, shown) in
+            [(0.0, 0.0, "0 %"), (1.0, 0.0, "0 %"), (0.834, 1.0, "83 %"), (0.996, 1.0, "100 %"), (3.0, 2.0, "100 %")]
+        {
+            assert_eq!(show_share(part, whole), shown, "{part} of {whole}");
+        }
+    }
+
+    #[test]
+    fn shows_bytes() {
+        for (bytes, shown) in [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (999, "999 bytes"),
+            (1000, "1,000 bytes"),
+            (20_971_520, "20,971,520 bytes"),
+            (u64::MAX, "18,446,744,073,709,551,615 bytes"),
+        ] {
+            assert_eq!(show_bytes(bytes), shown);
+        }
+    }
+
+    #[test]
+    fn shows_brief_sizes() {
+        for (bytes, shown) in [
+            (0.0, "0 B"),
+            (-0.0, "0 B"),
+            (1023.4, "1023 B"),
+            (1023.5, "1.00 KiB"),
+            (10_240.0, "10.0 KiB"),
+            (1_047_552.0, "1023 KiB"),
+            (1_048_064.0, "1.00 MiB"),
+            (u64::MAX as f64, "16.0 EiB"),
+            (f64::NAN, "0 B"),
+        ] {
+            assert_eq!(show_briefly(bytes), shown, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn shows_rates() {
+        for (rate, shown) in [(0.0, "0 B/s"), (999.6, "1000 B/s"), (10_485_760.0, "10 MiB/s"), (f64::NAN, "0 B/s")] {
+            assert_eq!(show_rate(rate), shown);
+        }
+    }
+}
