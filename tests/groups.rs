@@ -501,7 +501,11 @@ fn more_than_there_is_cannot_be_guaranteed() {
     let member = session.join(&["--group", "site/uplink", "--min-rate", "600kB"]);
     for rate in ["500kB", "2M"] {
         let options = ["--group", "site/uplink/db", "--min-rate", rate];
-        session.attempt(&options).refused(&["group site/uplink:", "guaranteed"]);
+        session.attempt(&options).refused(&[
+            "cannot guarantee ",
+            "group site/uplink has 390.62 KiB/s left",
+            "of 976.56 KiB/s",
+        ]);
     }
     // Where it was refused, it did not join the groups above either.
     assert!(!session.file("site/uplink/db").exists());
@@ -509,8 +513,8 @@ fn more_than_there_is_cannot_be_guaranteed() {
     listed.iter().for_each(|group| group.has(group.limit, &[&member.pcproxy]));
     session.join(&["--group", "site/uplink", "--min-rate", "400kB"]).leave();
 
-    session.ask(&["set", "site/uplink", "500kB"]).fails(1, &["group site/uplink:", "guaranteed"]);
-    session.ask(&["set", "site", "500kB"]).fails(1, &["group site:", "guaranteed"]);
+    session.ask(&["set", "site/uplink", "500kB"]).fails(1, &["cannot limit group site/uplink to ", "guaranteed"]);
+    session.ask(&["set", "site", "500kB"]).fails(1, &["cannot limit group site to ", "guaranteed"]);
     session.set("site", "600kB");
     session.set("site/uplink", "600kB");
     member.kill();
@@ -535,14 +539,18 @@ fn what_was_guaranteed_to_one_who_was_killed_can_be_guaranteed_again() {
 fn one_who_is_refused_brings_no_limit_along() {
     let session = Session::new();
     let member = session.join(&["--group", "uplink"]);
-    session.attempt(&["--group", "uplink=1M", "--min-rate", "2M"]).refused(&["group uplink:"]);
+    session
+        .attempt(&["--group", "uplink=1M", "--min-rate", "2M"])
+        .refused(&["cannot guarantee 2 MiB/s: group uplink has 1 MiB/s left to guarantee, of 1 MiB/s"]);
     session.only().has(None, &[&member.pcproxy]);
 }
 
 #[test]
 fn a_group_that_refused_its_first_member_leaves_nothing_behind() {
     let session = Session::new();
-    session.attempt(&["--group", "site/uplink=1M", "--min-rate", "2M"]).refused(&["group site/uplink:"]);
+    session
+        .attempt(&["--group", "site/uplink=1M", "--min-rate", "2M"])
+        .refused(&["cannot guarantee 2 MiB/s: group site/uplink has"]);
     assert!(!session.file("site").exists() && !session.file("site/uplink").exists());
 }
 
@@ -785,6 +793,38 @@ fn survives_removal(what: impl Fn(&Session)) {
 #[test]
 fn members_survive_the_removal_of_the_file() {
     survives_removal(|session| fs::remove_file(session.file("uplink")).unwrap());
+}
+
+/// Idle members do not notice, and a newcomer that knows no limit is the first to look.
+#[test]
+fn the_limit_stays_when_the_file_is_removed_and_a_newcomer_is_first() {
+    for (words, lasting) in [(&["--group", "uplink=1"][..], false), (&["--group", "uplink"], true)] {
+        let session = Session::new();
+        if lasting {
+            session.set("uplink", "1");
+        }
+        let idle = [(); 3].map(|()| session.join(words));
+        for comes_first in ["newcomer", "listing", "setting"] {
+            fs::remove_file(session.file("uplink")).unwrap();
+            match comes_first {
+                "newcomer" => {
+                    let carrier = session.carry(&["--group", "uplink"], payload(500_000));
+                    carrier.is_held_back();
+                    carrier.pcproxy.signal(Signal::KILL);
+                    carrier.pcproxy.wait().died_silently_by(Signal::KILL);
+                }
+                "listing" => session.only().has(1, &idle.each_ref().map(|member| &member.pcproxy)),
+                _ => {
+                    session.set("uplink", "16M");
+                    session.only().has(16 << 20, &idle.each_ref().map(|member| &member.pcproxy));
+                }
+            }
+        }
+        session.set("uplink", "off");
+        idle.into_iter().for_each(Member::leave);
+        let mut left = fs::read_dir(session.folder()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.find(|name| name.to_str().unwrap().contains(".group")), None);
+    }
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 use std::time::Duration;
 
-use pcproxy::budget::{Budget, Group, GroupLimit, Id, Member, Overcommitted, Terms};
+use pcproxy::budget::{
+    Answer, Ask, Budget, GroupLimit, Id, Ledger, Member, Membership, Overcommitted, Reply, Tempo, Terms,
+};
 use pcproxy::shaping::{Burst, Limit, Shaper, TokenBucket};
 use proptest::prelude::*;
 
@@ -21,8 +23,8 @@ const RATE: u64 = 10_000_000;
 /// How deep a group's bucket is where the user does not say otherwise.
 const BURST: Burst = Burst::Time(Duration::from_millis(12));
 
-/// How long tokens may be used once they are taken.
-const USE_WITHIN: Duration = Duration::from_millis(3);
+/// How long tokens may be used once they are granted.
+const USE_WITHIN: Duration = Tempo::LOCAL.use_within;
 
 /// How soon a changed limit is in force for everyone.
 const IN_FORCE: Duration = Duration::from_millis(50);
@@ -54,6 +56,11 @@ fn limit(rate: u64) -> GroupLimit {
     GroupLimit { rate, burst: None, lasting: true }
 }
 
+/// What a member is answered that gives back and wants so many bytes.
+fn ask(budget: &mut Budget, who: usize, terms: Terms, give_back: u64, want: u64, now: Duration) -> Answer {
+    budget.answer(&Ask { id: id(who), terms, give_back, used: 0, want, now }, USE_WITHIN)
+}
+
 fn guaranteed(guaranteed: u64) -> Terms {
     Terms { guaranteed, ..PLAIN }
 }
@@ -73,7 +80,7 @@ enum Demand {
 /// A process that does as the event loop does.
 struct Process {
     groups: Vec<usize>,
-    shaper: TokenBucket<Group<Shared>>,
+    shaper: TokenBucket<Membership<Shared>>,
     demand: Demand,
     /// Bytes that came, or for which there is room, and when more do.
     pending: u64,
@@ -172,7 +179,7 @@ impl World {
         let levels = groups.iter().map(|&group| Member::new(self.groups[group].clone(), id(who), terms)).collect();
         let mut own = TokenBucket::empty(own.map(|rate| Limit::paced(rate, None)));
         own.drip(self.now);
-        let shaper = own.below(Group::new(levels));
+        let shaper = own.below(Membership::new(levels));
         let (more, wakes) = (Duration::MAX, Duration::MAX);
         self.processes.push(Process { groups: groups.to_vec(), shaper, demand, pending: 0, more, wakes });
         self.set_demand(who, demand);
@@ -606,9 +613,9 @@ fn more_than_there_is_cannot_be_guaranteed() {
     budget.set_limit(Some(short), at(0)).unwrap();
     budget.join(id(1), guaranteed(60)).unwrap();
     let before = budget.clone();
-    assert_eq!(budget.join(id(2), guaranteed(41)), Err(Overcommitted { rate: 100, guaranteed: 60 }));
-    assert_eq!(budget.join(id(1), guaranteed(101)), Err(Overcommitted { rate: 100, guaranteed: 0 }));
-    assert_eq!(budget.set_limit(Some(limit(59)), at(9)), Err(Overcommitted { rate: 59, guaranteed: 60 }));
+    assert_eq!(budget.join(id(2), guaranteed(41)), Err(Overcommitted { rate: 100, asked: Some(41), guaranteed: 60 }));
+    assert_eq!(budget.join(id(1), guaranteed(101)), Err(Overcommitted { rate: 100, asked: Some(101), guaranteed: 0 }));
+    assert_eq!(budget.set_limit(Some(limit(59)), at(9)), Err(Overcommitted { rate: 59, asked: None, guaranteed: 60 }));
     assert_eq!(budget, before, "and nothing has changed");
     budget.join(id(2), guaranteed(40)).unwrap();
     budget.join(id(1), guaranteed(50)).unwrap();
@@ -622,13 +629,13 @@ fn where_all_is_guaranteed_to_one_the_others_wait_and_get_what_it_leaves() {
     budget.set_limit(Some(limit(1_000_000)), at(0)).unwrap();
     budget.join(id(0), guaranteed(1_000_000)).unwrap();
     budget.join(id(1), PLAIN).unwrap();
-    for who in [0, 1] {
-        assert_eq!(budget.take(id(who), u64::MAX, at(0)).bytes, 0);
+    for (who, terms) in [(0, guaranteed(1_000_000)), (1, PLAIN)] {
+        assert_eq!(ask(&mut budget, who, terms, 0, u64::MAX, at(0)).bytes, 0);
     }
     // The account of the other has room yet.
-    assert_eq!(budget.take(id(1), u64::MAX, at(5)).bytes, 0);
+    assert_eq!(ask(&mut budget, 1, PLAIN, 0, u64::MAX, at(5)).bytes, 0);
     // It is full by now.
-    assert!(budget.take(id(1), u64::MAX, at(40)).bytes > 1000);
+    assert!(ask(&mut budget, 1, PLAIN, 0, u64::MAX, at(40)).bytes > 1000);
 }
 
 #[test]
@@ -655,9 +662,10 @@ fn the_highest_rates_are_divided_without_overflow() {
         budget.set_limit(Some(GroupLimit { rate, burst, lasting: true }), at(0)).unwrap();
         terms.iter().enumerate().for_each(|(who, &terms)| budget.join(id(who), terms).unwrap());
         for now in [at(0), at(1), at(7), at(7), Duration::from_secs(1 << 40), Duration::from_secs(u64::MAX)] {
-            for who in 0..3 {
-                let grant = budget.take(id(who), u64::MAX, now.min(Duration::from_secs(u64::MAX - 1)));
-                budget.give_back(id(who), grant.bytes / 3, 0);
+            for (who, terms) in terms.into_iter().enumerate() {
+                let now = now.min(Duration::from_secs(u64::MAX - 1));
+                let unused = ask(&mut budget, who, terms, 0, u64::MAX, now).bytes / 3;
+                ask(&mut budget, who, terms, unused, u64::MAX, now);
             }
         }
     }
@@ -669,16 +677,68 @@ fn what_idle_members_give_back_late_is_no_more_than_the_burst() {
     budget.set_limit(Some(limit(1_000_000)), at(0)).unwrap();
     let mut granted = Vec::new();
     for who in 0..20 {
-        budget.join(id(who), PLAIN).unwrap();
-        granted.push(budget.take(id(who), 12_000, at(100 + 100 * who as u64)).bytes);
+        granted.push(ask(&mut budget, who, PLAIN, 0, 12_000, at(100 + 100 * who as u64)).bytes);
     }
     assert_eq!(granted, [12_000; 20], "each got all there was");
     let mut used = 0;
     for (who, unused) in granted.into_iter().enumerate() {
-        budget.give_back(id(who), unused, 0);
-        used += budget.take(id(who), 12_000, at(5000)).bytes;
+        used += ask(&mut budget, who, PLAIN, unused, 12_000, at(5000)).bytes;
     }
     assert_eq!(used, 12_000, "and all of them together no more, at one time");
+}
+
+/// A ledger that can answer only now and then, at a tempo of its own.
+struct Distant {
+    budget: Shared,
+    tempo: Tempo,
+    /// When the next ask is answered.
+    reachable: Duration,
+    asked: Rc<RefCell<Vec<Ask>>>,
+}
+
+impl Ledger for Distant {
+    type Error = &'static str;
+
+    fn ask(&mut self, ask: &Ask) -> Reply<&'static str> {
+        self.asked.borrow_mut().push(*ask);
+        if ask.now < self.reachable / 2 {
+            Reply::Failed { error: "cut off", retry_at: ask.now + self.tempo.retry_failed }
+        } else if ask.now < self.reachable {
+            Reply::Pending { retry_at: ask.now + self.tempo.retry_pending }
+        } else {
+            Reply::Answer(self.budget.borrow_mut().answer(ask, self.tempo.use_within))
+        }
+    }
+}
+
+#[test]
+fn a_member_keeps_to_the_tempo_of_its_ledger() {
+    let tempo = Tempo { use_within: at(40), retry_pending: at(7), retry_failed: at(30) };
+    let (budget, asked) = (Shared::default(), Rc::new(RefCell::new(Vec::new())));
+    budget.borrow_mut().set_limit(Some(limit(1_000_000)), at(0)).unwrap();
+    let ledger = Distant { budget, tempo, reachable: at(130), asked: asked.clone() };
+    let mut membership = Membership::new(vec![Member::new(ledger, id(0), PLAIN)]);
+    let mut now = at(0);
+    let mut granted = 0;
+    while granted == 0 {
+        membership.drip(now);
+        granted = membership.grant(1000);
+        assert_eq!(membership.failure().is_some(), now < at(130), "at {now:?}");
+        if granted == 0 {
+            now = membership.due(1000).unwrap();
+        }
+    }
+    let times: Vec<_> = asked.borrow().iter().map(|ask| ask.now.as_millis()).collect();
+    assert_eq!(times, [0, 30, 60, 90, 97, 104, 111, 118, 125, 132]);
+    assert_eq!(granted, 1000);
+    // It may use what it holds for as long as the ledger said, and gives the rest back then.
+    membership.refund(400);
+    membership.drip(now + at(39));
+    assert_eq!(membership.grant(100), 100);
+    membership.drip(now + at(41));
+    membership.grant(100);
+    let last = *asked.borrow().last().unwrap();
+    assert_eq!((last.give_back, last.used), (300, 700));
 }
 
 /// What happens to a group and the group in it.
@@ -805,11 +865,9 @@ proptest! {
             match act {
                 Act::Pass(time) => now += time,
                 Act::Take { most, lag } => {
-                    budget.admit(id(who), PLAIN);
-                    budget.give_back(id(who), *bytes, 0);
-                    let grant = budget.take(id(who), most, now.saturating_sub(lag));
-                    prop_assert!(grant.bytes <= most);
-                    (*bytes, *expires) = (grant.bytes, grant.expires);
+                    let answer = ask(&mut budget, who, PLAIN, *bytes, most, now.saturating_sub(lag));
+                    prop_assert!(answer.bytes <= most);
+                    (*bytes, *expires) = (answer.bytes, answer.expires);
                 }
                 Act::Use(most) if now < *expires => {
                     let used = most.min(*bytes);

@@ -1,4 +1,4 @@
-//! A budget in a file.
+//! The ledger of this machine: a budget in a file.
 
 use std::cmp::Reverse;
 use std::fs::File;
@@ -7,11 +7,11 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
-use super::{Budget, Ledger, Name};
-use crate::os::{FolderError, Id, RuntimeFolder, SharedFile, clock};
+use super::{Ask, Budget, Ledger, Name, Reply, Tempo};
+use crate::os::{FolderError, Id, KEPT, RuntimeFolder, SharedFile, clock};
 
-/// What the file of a group is called after its name.
-pub(super) const ENDING: &str = ".group";
+/// What the name of a group's file ends with.
+const ENDING: &str = ".group";
 
 /// What each record begins with. The last byte is the version of what follows.
 const MAGIC: &[u8; 8] = b"pcgroup\x01";
@@ -25,8 +25,11 @@ const CHECKED: usize = 8 + 4;
 /// Where the second of the two places for a record begins.
 const SECOND_PLACE: usize = 64 * 1024;
 
-/// What is read of a place at once: the records of some 80 members are no longer.
+/// Bytes that are read of a place at once: enough for the records of some 80 members.
 const GLANCE: usize = 4096;
+
+/// How fast members ask for more.
+const TEMPO: Tempo = Tempo::LOCAL;
 
 /// The budget of a group, in a file that its members lock in turns.
 ///
@@ -44,7 +47,7 @@ pub struct GroupFile {
     seen: Option<Budget>,
     /// What was read of the two places: kept, since it is read so often.
     glances: Box<[[u8; GLANCE]; 2]>,
-    /// Who leaves when this is dropped.
+    /// The member that leaves when this is dropped.
     member: Option<Id>,
 }
 
@@ -66,9 +69,16 @@ impl GroupFile {
         }))
     }
 
-    /// Has `member` leave the group when this is dropped.
-    pub(super) fn leave_at_end(&mut self, member: Id) {
+    /// Keeps the file by a second name for `member`, which has joined, and has it leave the group
+    /// when this is dropped. Second names for members that are in the budget no longer go.
+    pub(super) fn stay(&mut self, member: Id) {
         self.member = Some(member);
+        self.shared.keep(&keeper(member));
+        // A name too many does no harm.
+        let members: Vec<_> = self.seen.iter().flat_map(Budget::members).map(|account| keeper(account.id)).collect();
+        for dead in self.shared.keepers().unwrap_or_default().iter().filter(|name| !members.contains(name)) {
+            let _ = self.shared.forget_keeper(dead);
+        }
     }
 
     /// Locks the file. False if another holds the lock.
@@ -95,7 +105,7 @@ impl GroupFile {
                 budget.forget_time(clock::now());
                 Ok(budget)
             }
-            None => Err(self.shared.trouble(format!(
+            None => Err(self.shared.error(format!(
                 "is damaged, or not from this version of pcproxy: 'pcproxy group rm {}' makes room for a new one",
                 self.name
             ))),
@@ -107,10 +117,10 @@ impl GroupFile {
     /// # Errors
     /// When it cannot be locked or written.
     pub(super) fn reset(&mut self) -> Result<(), FolderError> {
-        if patiently(|| Ok(self.lock()?.then_some(())))?.is_none() {
-            return Err(self.shared.trouble("is locked by a process that was stopped"));
+        if retry_for(|| Ok(self.lock()?.then_some(())))?.is_none() {
+            return Err(self.shared.error("is locked by a process that was stopped"));
         }
-        self.shared.file().set_len(0).map_err(|error| self.shared.trouble(error))?;
+        self.shared.file().set_len(0).map_err(|error| self.shared.error(error))?;
         let written = self.write_or_remove(Budget::default());
         self.shared.unlock()?;
         written
@@ -119,9 +129,9 @@ impl GroupFile {
     /// Writes the next record to the locked file.
     fn write(&mut self, budget: Budget) -> Result<(), FolderError> {
         let sequence = self.sequence + 1;
-        let body = postcard::to_stdvec(&budget).map_err(|error| self.shared.trouble(error))?;
+        let body = postcard::to_stdvec(&budget).map_err(|error| self.shared.error(error))?;
         if HEAD + body.len() > SECOND_PLACE {
-            return Err(self.shared.trouble("has no room for more members"));
+            return Err(self.shared.error("has no room for more members"));
         }
         let mut checked = Vec::with_capacity(HEAD - CHECKED + body.len());
         checked.extend_from_slice(&sequence.to_le_bytes());
@@ -130,7 +140,7 @@ impl GroupFile {
         checked.extend_from_slice(&body);
         let bytes = [MAGIC, &crc32fast::hash(&checked).to_le_bytes()[..], &checked].concat();
         let at = if sequence.is_multiple_of(2) { 0 } else { SECOND_PLACE };
-        self.shared.file().write_all_at(&bytes, at as u64).map_err(|error| self.shared.trouble(error))?;
+        self.shared.file().write_all_at(&bytes, at as u64).map_err(|error| self.shared.error(error))?;
         self.sequence = sequence;
         self.seen = Some(budget);
         Ok(())
@@ -141,7 +151,26 @@ impl GroupFile {
     fn write_or_remove(&mut self, budget: Budget) -> Result<(), FolderError> {
         let keeps = budget.limit().is_some() || !budget.members().is_empty();
         self.write(budget)?;
-        if keeps { Ok(()) } else { self.shared.remove() }
+        if keeps {
+            return Ok(());
+        }
+        for dead in self.shared.keepers()? {
+            self.shared.forget_keeper(&dead)?;
+        }
+        self.shared.remove()
+    }
+
+    /// Has `change` change the budget. Nothing, without a call, if another process holds the lock.
+    ///
+    /// # Errors
+    /// When the budget can be neither read nor written.
+    pub(super) fn update<R>(&mut self, change: impl FnOnce(&mut Budget) -> R) -> Result<Option<R>, FolderError> {
+        if !self.lock()? {
+            return Ok(None);
+        }
+        let result = self.update_locked(change);
+        self.shared.unlock()?;
+        result.map(Some)
     }
 
     fn update_locked<R>(&mut self, change: impl FnOnce(&mut Budget) -> R) -> Result<R, FolderError> {
@@ -150,6 +179,17 @@ impl GroupFile {
         self.write_or_remove(budget)?;
         Ok(result)
     }
+}
+
+/// The name of the group, as in the name of its file, whose file has this first or second name.
+pub(super) fn stem_of(file: &str) -> Option<&str> {
+    let first = file.split_once(KEPT).map_or(file, |(first, _)| first);
+    first.strip_suffix(ENDING)
+}
+
+/// What the second name of a group's file ends with that a member keeps.
+fn keeper(member: Id) -> String {
+    format!("{}-{}", member.pid, member.started)
 }
 
 /// A record that is whole.
@@ -220,7 +260,7 @@ impl Drop for GroupFile {
     fn drop(&mut self) {
         if let Some(id) = self.member {
             // Should this fail, others will notice that the process is gone.
-            let _ = patiently(|| self.update(|budget| budget.retain(|account| account.id != id)));
+            let _ = retry_for(|| self.update(|budget| budget.retain(|account| account.id != id)));
         }
     }
 }
@@ -228,18 +268,17 @@ impl Drop for GroupFile {
 impl Ledger for GroupFile {
     type Error = FolderError;
 
-    fn update<R>(&mut self, change: impl FnOnce(&mut Budget) -> R) -> Result<Option<R>, FolderError> {
-        if !self.lock()? {
-            return Ok(None);
+    fn ask(&mut self, ask: &Ask) -> Reply<FolderError> {
+        match self.update(|budget| budget.answer(ask, TEMPO.use_within)) {
+            Ok(Some(answer)) => Reply::Answer(answer),
+            Ok(None) => Reply::Pending { retry_at: ask.now + TEMPO.retry_pending },
+            Err(error) => Reply::Failed { error, retry_at: ask.now + TEMPO.retry_failed },
         }
-        let result = self.update_locked(change);
-        self.shared.unlock()?;
-        result.map(Some)
     }
 }
 
 /// Tries again while another is at it, for a second.
-pub(super) fn patiently<R>(
+pub(super) fn retry_for<R>(
     mut update: impl FnMut() -> Result<Option<R>, FolderError>,
 ) -> Result<Option<R>, FolderError> {
     let start = clock::now();

@@ -1,30 +1,32 @@
-//! Groups of running pcproxies that share one budget, without a daemon: its rule is
-//! [`Budget`], its store a file a group.
+//! Groups of running pcproxies that share one budget, without a daemon. [`Budget`] is the rule,
+//! a [`Member`] asks a [`Ledger`], and the ledger of this machine is a file for each group.
 
 mod file;
+mod ledger;
 mod member;
 mod name;
 mod rule;
 
 pub use crate::os::Id;
 pub use file::GroupFile;
-pub use member::{Group, Ledger, Member};
+pub use ledger::{Answer, Ask, Ledger, Reply, Tempo};
+pub use member::{Member, Membership};
 pub use name::{Name, NameError};
-pub use rule::{Account, Budget, Grant, GroupLimit, Overcommitted, Terms};
+pub use rule::{Budget, GroupLimit, MemberAccount, Overcommitted, Terms};
 
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::os::{self, FolderError, RuntimeFolder, clock};
-use file::{ENDING, patiently};
+use file::retry_for;
 
-/// What a transfer wants of a group.
+/// A request of a transfer to join a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct GroupRequest {
     /// Which group.
     pub name: Name,
-    /// The limit that it gets if it has none, in bytes a second.
+    /// The limit that the group gets if it has none, in bytes per second.
     pub rate: Option<u64>,
     /// On which terms to share.
     pub terms: Terms,
@@ -33,11 +35,11 @@ pub struct Wish {
 /// Why a group cannot be used or changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupError {
-    /// Its file.
+    /// Its file cannot be used.
     File(FolderError),
-    /// It has less to guarantee.
+    /// More was to be guaranteed than it has.
     Overcommitted(Name, Overcommitted),
-    /// Others held the lock for a second: too many, or one that was stopped just then.
+    /// Another process held the lock of its file for too long.
     Locked(Name),
     /// There is none of this name.
     Unknown(Name),
@@ -47,12 +49,15 @@ impl fmt::Display for GroupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             GroupError::File(error) => error.fmt(f),
-            GroupError::Overcommitted(name, error) => write!(f, "group {name}: {error}"),
+            GroupError::Overcommitted(name, error) => error.describe(f, &format!("group {name}")),
             GroupError::Locked(name) => {
-                write!(f, "group {name}: stays locked: the machine is too busy, or a member was stopped just then")
+                write!(
+                    f,
+                    "group {name}: its file stays locked: another program holds the lock, or a member was stopped just then"
+                )
             }
             GroupError::Unknown(name) => {
-                write!(f, "group {name}: there is none; 'pcproxy group ls' lists those there are")
+                write!(f, "there is no group {name}: 'pcproxy group ls' lists the groups")
             }
         }
     }
@@ -66,28 +71,28 @@ impl From<FolderError> for GroupError {
     }
 }
 
-/// Joins the group that is wished for, and those above it. Leaves them when the result is
-/// dropped.
+/// Joins the group that is named in the request, and the groups above it. Leaves them when the
+/// result is dropped.
 ///
 /// # Errors
 /// When one of them cannot be used, or has less left than is to be guaranteed.
-pub fn join(wish: &Wish) -> Result<Group<GroupFile>, GroupError> {
+pub fn join(request: &GroupRequest) -> Result<Membership<GroupFile>, GroupError> {
     let folder = Rc::new(RuntimeFolder::open()?);
     let id = os::own_id();
     let mut levels = Vec::new();
-    for name in wish.name.levels() {
+    for name in request.name.levels() {
         let Some(mut file) = GroupFile::open(&folder, name.clone(), true)? else { continue };
         let now = clock::now();
-        let rate = wish.rate.filter(|_| name == wish.name);
+        let rate = request.rate.filter(|_| name == request.name);
         let joined = update(&mut file, &name, |budget| {
             budget.retain(|account| os::lives(account.id));
-            enter(budget, id, wish.terms, rate, now)
+            enter(budget, id, request.terms, rate, now)
         })?;
         joined.map_err(|error| GroupError::Overcommitted(name, error))?;
-        file.leave_at_end(id);
-        levels.push(Member::new(file, id, wish.terms));
+        file.stay(id);
+        levels.push(Member::new(file, id, request.terms));
     }
-    Ok(Group::new(levels))
+    Ok(Membership::new(levels))
 }
 
 /// Lets a member in, with the limit that it brings along; changes nothing if it is refused.
@@ -115,8 +120,8 @@ pub fn set(name: &Name, limit: Option<GroupLimit>) -> Result<(), GroupError> {
     done.map_err(|error| GroupError::Overcommitted(name.clone(), error))
 }
 
-/// Lifts the limit of a group. Its members go on without one; it is gone when the last of them
-/// is. A file that cannot be read is emptied.
+/// Lifts the limit of a group. Its members go on without one, and the group goes with the last of
+/// them. A file that cannot be read is emptied.
 ///
 /// # Errors
 /// When there is no such group.
@@ -141,7 +146,11 @@ pub fn remove(name: &Name) -> Result<(), GroupError> {
 pub fn list() -> Result<Vec<(Name, Budget)>, GroupError> {
     let folder = Rc::new(RuntimeFolder::open()?);
     let mut found = Vec::new();
-    for stem in folder.names(ENDING)? {
+    // A file whose name was removed is found by the second names that members keep.
+    let mut stems: Vec<_> = folder.names()?.iter().filter_map(|name| file::stem_of(name)).map(str::to_owned).collect();
+    stems.sort();
+    stems.dedup();
+    for stem in stems {
         let Some(name) = Name::of_stem(&stem) else { continue };
         let Some(mut file) = GroupFile::open(&folder, name.clone(), false)? else { continue };
         let budget = update(&mut file, &name, |budget| {
@@ -157,6 +166,6 @@ pub fn list() -> Result<Vec<(Name, Budget)>, GroupError> {
 }
 
 fn update<R>(file: &mut GroupFile, name: &Name, mut change: impl FnMut(&mut Budget) -> R) -> Result<R, GroupError> {
-    let done = patiently(|| file.update(&mut change))?;
+    let done = retry_for(|| file.update(&mut change))?;
     done.ok_or_else(|| GroupError::Locked(name.clone()))
 }

@@ -5,32 +5,29 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Answer, Ask};
 use crate::os::Id;
-use crate::shaping::{Burst, LARGEST_QUANTUM, TOKENS_A_BYTE, in_tokens};
+use crate::shaping::{Burst, LARGEST_QUANTUM, TOKENS_PER_BYTE, in_tokens};
 use crate::units::show_rate;
 
-/// How deep the bucket of a group is unless the user says otherwise: each member has as much
-/// of its share in hand, so it covers a quantum of half of that, and delays as long again.
+/// How deep the bucket of a group is unless the user says otherwise. Each account holds this much
+/// of its member's share: a quantum of half of that, and as much again for delays.
 const BURST: Burst = Burst::Time(Duration::from_millis(12));
 
-/// Nobody stays away for longer than this while it waits for tokens: so soon does a changed
-/// limit, or the share of one who has left, reach everyone.
+/// The longest time between two visits of a member that waits for tokens. A changed limit, or the
+/// share of a member that has left, reaches everyone this soon.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 
-/// Who waits for tokens and has not asked again for so long does not wait any more.
+/// A member that has not asked again for this long counts as not waiting any more.
 const FORGOTTEN: Duration = Duration::from_millis(100);
 
-/// However full the bucket, nobody is called sooner than that to empty it.
+/// However full the bucket, no member is called sooner than this to empty it.
 const SHORTEST_WAIT: Duration = Duration::from_micros(500);
-
-/// How long tokens that were taken may be used. Later they count as not taken: otherwise those
-/// that idle members keep in hand would add up to a burst beyond the group's.
-const USE_WITHIN: Duration = Duration::from_millis(3);
 
 /// The limit of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupLimit {
-    /// Bytes a second, at least 1.
+    /// Bytes per second, at least 1.
     pub rate: u64,
     /// Depth of the group's bucket; the default if nothing.
     pub burst: Option<Burst>,
@@ -41,10 +38,9 @@ pub struct GroupLimit {
 /// On which terms a member shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
-    /// Of what nobody is guaranteed, members that wait get parts in proportion to this. At
-    /// least 1.
+    /// Members that wait divide what nobody is guaranteed in proportion to this. At least 1.
     pub weight: u32,
-    /// Bytes a second that it gets before others get more than theirs, while it waits for
+    /// Bytes per second that it gets before others get more than theirs, while it waits for
     /// tokens.
     pub guaranteed: u64,
 }
@@ -55,38 +51,35 @@ impl Default for Terms {
     }
 }
 
-/// What a member got, and how to go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// So many bytes; `u64::MAX` is no limit at all.
-    pub bytes: u64,
-    /// Until when they may be used. What is left then must be given back.
-    pub expires: Duration,
-    /// When to ask again, if more is wanted.
-    pub again: Duration,
-    /// The most that asking again is sure to yield in the end.
-    pub quantum: u64,
-    /// The limit of the group in bytes a second, if it has one.
-    pub rate: Option<u64>,
-}
-
 /// More is guaranteed to members than the group has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overcommitted {
-    /// Bytes a second of the group.
+    /// The limit of the group in bytes per second.
     pub rate: u64,
-    /// Bytes a second that are guaranteed to others.
+    /// Bytes per second that were to be guaranteed to one member; nothing if the limit was to be
+    /// lowered.
+    pub asked: Option<u64>,
+    /// Bytes per second that are guaranteed to the other members.
     pub guaranteed: u64,
 }
 
 impl fmt::Display for Overcommitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Overcommitted { rate, guaranteed } = *self;
-        let show = |rate| show_rate(rate as f64);
-        if guaranteed > rate {
-            write!(f, "its members are guaranteed {}, which is more than {}", show(guaranteed), show(rate))
-        } else {
-            write!(f, "only {} of its {} are not guaranteed to others", show(rate - guaranteed), show(rate))
+        self.describe(f, "the group")
+    }
+}
+
+impl Overcommitted {
+    /// Says what cannot be had of `group`.
+    pub(super) fn describe(&self, f: &mut fmt::Formatter<'_>, group: &str) -> fmt::Result {
+        let show = |rate: u64| show_rate(rate as f64);
+        let (limit, guaranteed) = (show(self.rate), show(self.guaranteed));
+        match self.asked {
+            Some(asked) => {
+                let left = show(self.rate.saturating_sub(self.guaranteed));
+                write!(f, "cannot guarantee {}: {group} has {left} left to guarantee, of {limit}", show(asked))
+            }
+            None => write!(f, "cannot limit {group} to {limit}: its members are guaranteed {guaranteed}"),
         }
     }
 }
@@ -96,13 +89,14 @@ impl std::error::Error for Overcommitted {}
 /// The bucket of a group, and an account in it for each member: the rule by which HTB and
 /// weighted fair queueing divide a link, for members that come and ask.
 ///
-/// Tokens drip into the bucket at the rate of the group and are divided at once among those
-/// who wait for some. Each of them has a share of the rate: what it is guaranteed, and of the
-/// rest a part in proportion to its weight. Its account holds that share of three quarters of
-/// the burst, and of the last quarter a part by its weight alone. What would overflow goes to the accounts that have room, in proportion to the shares
-/// (water-filling), and what nobody has room for stays in a pool for who comes next. Who gets
-/// all it asked for waits no more, and its account goes to the pool. So what one leaves unused
-/// the others get in the same moment, without anyone having to notice that it is idle.
+/// Tokens drip into the bucket at the rate of the group and are divided at once among the
+/// members that wait. Each of them has a share of the rate: its guarantee, and a part of the rest
+/// in proportion to its weight. Its account holds that share of three quarters of the burst, and
+/// a part of the last quarter by its weight alone. Tokens that would overflow go to the accounts
+/// that have room, in proportion to the shares (water-filling). Tokens that no account has room
+/// for stay in a pool for the next member that asks. A member that gets all it asked for waits no
+/// more, and its account goes to the pool. So the others get what one leaves unused in the same
+/// moment, and nobody has to notice that it is idle.
 ///
 /// All accounts and the pool together never hold more than the burst, so in every interval of
 /// length t at most `burst + rate * t` bytes are granted, whoever comes, goes or is killed.
@@ -114,19 +108,19 @@ impl std::error::Error for Overcommitted {}
 /// of the member's own.
 ///
 /// ```
-/// use pcproxy::budget::{Budget, GroupLimit, Id, Terms};
+/// use pcproxy::budget::{Ask, Budget, GroupLimit, Id, Tempo, Terms};
 /// use std::time::Duration;
 ///
 /// let at = Duration::from_millis;
-/// let (one, other) = (Id { pid: 1, started: 0 }, Id { pid: 2, started: 0 });
 /// let mut budget = Budget::default();
-/// budget.join(one, Terms { weight: 100, guaranteed: 0 })?;
-/// budget.join(other, Terms { weight: 300, guaranteed: 0 })?;
 /// budget.set_limit(Some(GroupLimit { rate: 1_000_000, burst: None, lasting: true }), at(0))?;
-/// assert_eq!(budget.take(one, u64::MAX, at(0)).bytes, 0);
-/// assert_eq!(budget.take(other, u64::MAX, at(0)).bytes, 0);
-/// assert_eq!(budget.take(one, u64::MAX, at(8)).bytes, 2000);
-/// assert_eq!(budget.take(other, u64::MAX, at(8)).bytes, 6000);
+/// let mut granted = |pid, weight, now| {
+///     let (id, terms) = (Id { pid, started: 0 }, Terms { weight, guaranteed: 0 });
+///     let ask = Ask { id, terms, give_back: 0, used: 0, want: u64::MAX, now };
+///     budget.answer(&ask, Tempo::LOCAL.use_within).bytes
+/// };
+/// assert_eq!([granted(1, 100, at(0)), granted(2, 300, at(0))], [0, 0]);
+/// assert_eq!([granted(1, 100, at(8)), granted(2, 300, at(8))], [2000, 6000]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,30 +130,30 @@ pub struct Budget {
     last: Duration,
     /// Tokens that are in nobody's account, in billionths of a byte.
     pool: u128,
-    members: Vec<Account>,
+    members: Vec<MemberAccount>,
 }
 
-/// What is known of a member.
+/// What a budget knows of a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Account {
+pub struct MemberAccount {
     /// Which process it is.
     pub id: Id,
     /// On which terms it shares.
     pub terms: Terms,
-    /// Bytes that it has used in all, as of when it asked last.
+    /// Bytes that it has used since it joined, as of its latest ask.
     pub used: u64,
-    /// When it asked last.
+    /// The time of its latest ask.
     pub asked: Duration,
     /// In billionths of a byte; 0 while it does not wait.
     tokens: u128,
-    /// The least room in the bucket since it took some last: had it not taken them, no more
-    /// than that would be there still.
+    /// The least room that the bucket has had since the member took its tokens. No more than this
+    /// would still be there if it had not taken them.
     room: u128,
-    /// It waits for tokens, unless it has not asked again by then.
+    /// The member waits for tokens until this time, unless it asks again.
     waits_until: Duration,
 }
 
-/// The part of the group that one who waits has.
+/// The part of the group that a member has while it waits.
 struct Share {
     /// Which member.
     index: usize,
@@ -182,8 +176,8 @@ impl Budget {
         self.limit
     }
 
-    /// Everyone who has joined and not left.
-    pub fn members(&self) -> &[Account] {
+    /// The members that have joined and not left.
+    pub fn members(&self) -> &[MemberAccount] {
         &self.members
     }
 
@@ -197,7 +191,7 @@ impl Budget {
         if let Some(GroupLimit { rate, .. }) = limit
             && rate < guaranteed
         {
-            return Err(Overcommitted { rate, guaranteed });
+            return Err(Overcommitted { rate, asked: None, guaranteed });
         }
         self.settle(now);
         self.limit = limit;
@@ -215,17 +209,17 @@ impl Budget {
             && terms.guaranteed > rate.saturating_sub(guaranteed)
             && terms.guaranteed > 0
         {
-            return Err(Overcommitted { rate, guaranteed });
+            return Err(Overcommitted { rate, asked: Some(terms.guaranteed), guaranteed });
         }
         self.admit(id, terms);
         Ok(())
     }
 
-    /// Lets a member in whatever it is guaranteed: one that was in before.
-    pub fn admit(&mut self, id: Id, terms: Terms) {
+    /// Lets a member in, whatever it is guaranteed: it has been in before.
+    fn admit(&mut self, id: Id, terms: Terms) {
         match self.members.iter_mut().find(|account| account.id == id) {
             Some(account) => account.terms = terms,
-            None => self.members.push(Account {
+            None => self.members.push(MemberAccount {
                 id,
                 terms,
                 used: 0,
@@ -239,7 +233,7 @@ impl Budget {
 
     /// Keeps only the members for which `stays` holds. What the others had goes to the rest. A
     /// limit that is not lasting goes with the last of them.
-    pub fn retain(&mut self, stays: impl Fn(&Account) -> bool) {
+    pub fn retain(&mut self, stays: impl Fn(&MemberAccount) -> bool) {
         for account in self.members.iter().filter(|account| !stays(account)) {
             self.pool += account.tokens;
         }
@@ -258,27 +252,35 @@ impl Budget {
         }
     }
 
-    /// Takes tokens for at most `most` bytes; none until a quantum is there, or all that is
-    /// wanted. Without a limit, everything is granted. Who is not a member gets nothing.
-    pub fn take(&mut self, id: Id, most: u64, now: Duration) -> Grant {
+    /// Answers a member: takes note of what it has used, takes back what it gives back, and grants
+    /// tokens for at most `ask.want` bytes; none until a quantum is there, or all that is wanted.
+    /// They may be used for `use_within`. Without a limit, everything is granted. A member that
+    /// was put out, since it was taken for dead, is let in again.
+    pub fn answer(&mut self, ask: &Ask, use_within: Duration) -> Answer {
+        self.admit(ask.id, ask.terms);
+        self.give_back(ask.id, ask.give_back, ask.used);
+        self.take(ask.id, ask.want, ask.now, use_within)
+    }
+
+    fn take(&mut self, id: Id, most: u64, now: Duration, use_within: Duration) -> Answer {
         self.settle(now);
         let soon = now + LONGEST_WAIT;
-        let nothing = Grant { bytes: 0, expires: now, again: soon, quantum: 1, rate: None };
+        let nothing = Answer { bytes: 0, expires: now, ask_again: soon, quantum: 1, rate: None };
         let Some(index) = self.members.iter().position(|account| account.id == id) else { return nothing };
         let member = &mut self.members[index];
         member.asked = now;
         let Some(limit) = self.limit else {
-            return Grant { bytes: u64::MAX, expires: soon, again: now, quantum: u64::MAX, rate: None };
+            return Answer { bytes: u64::MAX, expires: soon, ask_again: now, quantum: u64::MAX, rate: None };
         };
         let waited = member.waits_until > now;
         member.waits_until = now + FORGOTTEN;
         if !waited {
-            // What was in the pool is for whoever comes next.
+            // What was in the pool is for the next member that asks.
             self.settle(now);
         }
         let shares = self.shares(limit);
         let Some(share) = shares.of.iter().find(|share| share.index == index) else { return nothing };
-        // Comes for half of what the account holds, and takes no less than two fifths.
+        // A member comes for half of what its account holds, and takes no less than two fifths.
         let quantum = whole_bytes(share.depth / 5 * 2).clamp(1, LARGEST_QUANTUM);
         let aim = whole_bytes(share.depth / 2).clamp(1, LARGEST_QUANTUM);
         let held: u128 = shares.of.iter().map(|share| self.members[share.index].tokens).sum();
@@ -289,25 +291,25 @@ impl Budget {
         let bytes = if has >= quantum.min(most) { has.min(most) } else { 0 };
         member.tokens -= in_tokens(bytes);
         member.room = u128::MAX;
-        let mut again = now;
+        let mut ask_again = now;
         if bytes == most {
             self.pool += std::mem::take(&mut member.tokens);
             member.waits_until = Duration::ZERO;
         } else {
-            // An estimate: who comes too early waits once more. If nobody else comes, all
-            // accounts are full before long.
+            // An estimate: a member that comes too early waits once more. If nobody else comes,
+            // all accounts are full before long.
             let missing = in_tokens(aim.min(most)).saturating_sub(member.tokens) as f64;
             let drips = limit.rate as f64 * (share.part as f64 / shares.whole as f64);
             let full = 0.75 * (room + in_tokens(bytes)) as f64 / limit.rate as f64;
             let wait = (missing / drips).min(full.max(SHORTEST_WAIT.as_nanos() as f64));
-            again += Duration::from_nanos(wait.ceil() as u64).min(LONGEST_WAIT);
+            ask_again += Duration::from_nanos(wait.ceil() as u64).min(LONGEST_WAIT);
         }
-        Grant { bytes, expires: now + USE_WITHIN, again, quantum, rate: Some(limit.rate) }
+        Answer { bytes, expires: now + use_within, ask_again, quantum, rate: Some(limit.rate) }
     }
 
     /// Takes back tokens that a member did not use, as far as there is room for them, and notes
     /// how many it has used in all.
-    pub fn give_back(&mut self, id: Id, unused: u64, used: u64) {
+    fn give_back(&mut self, id: Id, unused: u64, used: u64) {
         let Some(account) = self.members.iter_mut().find(|account| account.id == id) else { return };
         account.used = used;
         // As if they had been there all the time: what would have overflowed is lost.
@@ -322,8 +324,8 @@ impl Budget {
         }
     }
 
-    /// Bytes a second that are guaranteed to those for whom `counts` holds.
-    fn guaranteed(&self, counts: impl Fn(&Account) -> bool) -> u64 {
+    /// Bytes per second that are guaranteed to the members for which `counts` holds.
+    fn guaranteed(&self, counts: impl Fn(&MemberAccount) -> bool) -> u64 {
         let counted = self.members.iter().filter(|account| counts(account));
         counted.fold(0u64, |sum, account| sum.saturating_add(account.terms.guaranteed))
     }
@@ -375,7 +377,7 @@ impl Budget {
         }
     }
 
-    /// The shares of those who wait.
+    /// The shares of the members that wait.
     fn shares(&self, limit: GroupLimit) -> Shares {
         let waiting = || self.members.iter().enumerate().filter(|(_, account)| !account.waits_until.is_zero());
         let weights: u128 = waiting().map(|(_, account)| u128::from(account.terms.weight)).sum();
@@ -384,14 +386,14 @@ impl Budget {
         let burst = in_tokens(limit.burst.unwrap_or(BURST).of(limit.rate));
         let whole = rate * weights;
         let of: Vec<_> = waiting()
-            .map(|(index, Account { terms, .. })| {
+            .map(|(index, MemberAccount { terms, .. })| {
                 let weight = u128::from(terms.weight);
                 let part = u128::from(terms.guaranteed) * weights + (rate - guaranteed) * weight;
                 // A quarter of the burst goes by weight alone: where most is guaranteed to one, the
                 // others must have room for what it leaves.
                 let depth = fraction(burst, part, whole) / 4 * 3 + fraction(burst, weight, weights) / 4;
                 // A part of nothing could not be divided by, and less than a byte not be taken.
-                Share { index, part: part.max(1), depth: depth.max(TOKENS_A_BYTE) }
+                Share { index, part: part.max(1), depth: depth.max(TOKENS_PER_BYTE) }
             })
             .collect();
         let depth = of.iter().map(|share| share.depth).sum::<u128>().max(burst);
@@ -405,5 +407,5 @@ fn fraction(amount: u128, part: u128, whole: u128) -> u128 {
 }
 
 fn whole_bytes(tokens: u128) -> u64 {
-    u64::try_from(tokens / TOKENS_A_BYTE).unwrap_or(u64::MAX)
+    u64::try_from(tokens / TOKENS_PER_BYTE).unwrap_or(u64::MAX)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use pcproxy::budget::{self, Account, Budget, GroupLimit, Id, Name};
+use pcproxy::budget::{self, Budget, GroupLimit, Id, MemberAccount, Name};
 use pcproxy::shaping::{Burst, parse_burst};
 use pcproxy::units::show_rate;
 use serde::Serialize;
@@ -134,7 +134,7 @@ fn listed(name: &Name, before: Option<&Budget>, now: &Budget) -> Listed {
 }
 
 /// Bytes a second between two visits of a member to its group; 0 if there was none between.
-fn rate(earlier: &Account, now: &Account) -> f64 {
+fn rate(earlier: &MemberAccount, now: &MemberAccount) -> f64 {
     let passed = now.asked.saturating_sub(earlier.asked).as_secs_f64();
     if passed > 0.0 { now.used.saturating_sub(earlier.used) as f64 / passed } else { 0.0 }
 }

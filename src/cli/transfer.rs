@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum, value_parser};
-use pcproxy::budget::{Name, Terms, Wish};
+use pcproxy::budget::{GroupRequest, Name, Terms};
 use pcproxy::report::{Reports, Target};
 use pcproxy::shaping::{Burst, Schedule, parse_burst};
 use pcproxy::transfer::{Config, Pace};
@@ -181,7 +181,7 @@ impl Transfer {
                 (None, None) => Pace::Free,
             },
             burst: self.burst,
-            group: self.group.clone().map(|(name, rate)| Wish {
+            group: self.group.clone().map(|(name, rate)| GroupRequest {
                 name,
                 rate,
                 terms: Terms { weight: self.weight, guaranteed: self.min_rate.unwrap_or(0) },

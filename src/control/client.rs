@@ -89,7 +89,7 @@ impl From<Errno> for ControlError {
 /// When the folder of this user cannot be used.
 pub fn runs() -> Result<Vec<Run>, FolderError> {
     let folder = Arc::new(RuntimeFolder::open()?);
-    let mut pids: Vec<u32> = folder.names(ENDING)?.iter().filter_map(|pid| pid.parse().ok()).collect();
+    let mut pids: Vec<u32> = folder.names_ending(ENDING)?.iter().filter_map(|pid| pid.parse().ok()).collect();
     pids.sort();
     Ok(pids.into_iter().map(|pid| Run { pid, folder: folder.clone(), stream: None }).collect())
 }

@@ -155,7 +155,7 @@ impl Server {
 
 /// Removes the sockets of processes that are no more. Whoever has this pid by now has none yet.
 fn remove_stale(folder: &RuntimeFolder) -> Result<(), FolderError> {
-    for name in folder.names(ENDING)? {
+    for name in folder.names_ending(ENDING)? {
         if name.parse().is_ok_and(|pid: u32| pid == std::process::id() || !os::exists(pid)) {
             // What cannot be removed harms nobody.
             let _ = folder.remove(&format!("{name}{ENDING}"));

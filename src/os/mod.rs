@@ -9,4 +9,4 @@ mod shared_file;
 pub use process::Id;
 pub(crate) use process::{exists, lives, own_id};
 pub use runtime_folder::{FolderError, RuntimeFolder};
-pub(crate) use shared_file::SharedFile;
+pub(crate) use shared_file::{KEPT, SharedFile};

@@ -3,6 +3,7 @@
 use std::env;
 use std::fmt;
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -50,7 +51,7 @@ impl RuntimeFolder {
     /// When it can be neither found nor made, or is not the user's alone.
     pub fn open() -> Result<Self, FolderError> {
         let path = path();
-        let refused = |errno: Errno| FolderError::new(&path, std::io::Error::from(errno));
+        let refused = |errno: Errno| FolderError::new(&path, io::Error::from(errno));
         match rustix::fs::mkdir(&path, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(refused(errno)),
@@ -94,7 +95,7 @@ impl RuntimeFolder {
             Ok(fd) => fd,
             Err(Errno::NOENT) if !create => return Ok(None),
             Err(Errno::LOOP) => return Err(refused("is a link, and links are not followed".into())),
-            Err(errno) => return Err(refused(std::io::Error::from(errno).to_string())),
+            Err(errno) => return Err(refused(io::Error::from(errno).to_string())),
         };
         let found = rustix::fs::fstat(&fd).map_err(|errno| refused(errno.to_string()))?;
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
@@ -111,7 +112,28 @@ impl RuntimeFolder {
     pub fn remove(&self, name: &str) -> Result<(), FolderError> {
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(FolderError::new(&self.path_of(name), std::io::Error::from(errno))),
+            Err(errno) => Err(FolderError::new(&self.path_of(name), io::Error::from(errno))),
+        }
+    }
+
+    /// Gives a file a second name in the folder.
+    ///
+    /// # Errors
+    /// When there is no such file, the second name is taken, or the file system has none.
+    pub(crate) fn link(&self, name: &str, second: &str) -> Result<(), FolderError> {
+        rustix::fs::linkat(&self.fd, name, &self.fd, second, AtFlags::empty())
+            .map_err(|errno| FolderError::new(&self.path_of(second), io::Error::from(errno)))
+    }
+
+    /// Device and inode of the file that bears this name; nothing if there is none.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub(crate) fn identity_of(&self, name: &str) -> Result<Option<(u64, u64)>, FolderError> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(Some((found.st_dev, found.st_ino))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(FolderError::new(&self.path_of(name), io::Error::from(errno))),
         }
     }
 
@@ -119,12 +141,21 @@ impl RuntimeFolder {
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub fn names(&self, ending: &str) -> Result<Vec<String>, FolderError> {
-        let refused = |errno: Errno| FolderError::new(&self.path, std::io::Error::from(errno));
+    pub fn names_ending(&self, ending: &str) -> Result<Vec<String>, FolderError> {
+        let names = self.names()?;
+        Ok(names.iter().filter_map(|name| name.strip_suffix(ending)).map(str::to_owned).collect())
+    }
+
+    /// The names of all files in the folder, in order.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub(crate) fn names(&self) -> Result<Vec<String>, FolderError> {
+        let refused = |errno: Errno| FolderError::new(&self.path, io::Error::from(errno));
         let mut names = Vec::new();
         for entry in Dir::read_from(self.fd.as_fd()).map_err(refused)? {
             let entry = entry.map_err(refused)?;
-            names.extend(entry.file_name().to_str().ok().and_then(|name| name.strip_suffix(ending)).map(str::to_owned));
+            names.extend(entry.file_name().to_str().ok().map(str::to_owned));
         }
         names.sort();
         Ok(names)

@@ -9,7 +9,7 @@ use crate::units::{UnitError, parse_size};
 
 /// Tokens are counted in billionths of a byte: a rate of one byte a second drips exactly
 /// one of them each nanosecond, so no division is ever rounded and nothing drifts.
-pub(crate) const TOKENS_A_BYTE: u128 = 1_000_000_000;
+pub(crate) const TOKENS_PER_BYTE: u128 = 1_000_000_000;
 
 /// How long to wait between two grants where more is wanted. Fewer and larger grants cost
 /// less, and show as larger bursts: `docs/performance.md` weighs the two.
@@ -123,7 +123,7 @@ impl Burst {
 /// Whole bytes that `rate` bytes a second yield in `time`.
 fn yielded(rate: u64, time: Duration) -> u64 {
     let tokens = u128::from(rate).saturating_mul(time.as_nanos());
-    (tokens / TOKENS_A_BYTE).try_into().unwrap_or(u64::MAX)
+    (tokens / TOKENS_PER_BYTE).try_into().unwrap_or(u64::MAX)
 }
 
 /// A token bucket with an optional parent, which must have room as well: Twisted's
@@ -213,7 +213,7 @@ impl<P: Shaper> Shaper for TokenBucket<P> {
         if self.limit.is_none() {
             return self.parent.take(least, most);
         }
-        let most = most.min((self.tokens / TOKENS_A_BYTE) as u64);
+        let most = most.min((self.tokens / TOKENS_PER_BYTE) as u64);
         if most < least {
             return 0;
         }
@@ -255,7 +255,7 @@ impl<P: Shaper> Shaper for TokenBucket<P> {
 
 /// A whole number of bytes in the unit of the bucket.
 pub(crate) fn in_tokens(bytes: u64) -> u128 {
-    u128::from(bytes) * TOKENS_A_BYTE
+    u128::from(bytes) * TOKENS_PER_BYTE
 }
 
 #[cfg(test)]

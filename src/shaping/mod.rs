@@ -4,7 +4,7 @@ mod bucket;
 mod schedule;
 
 pub use bucket::{Burst, Limit, TokenBucket, parse_burst};
-pub(crate) use bucket::{LARGEST_QUANTUM, TOKENS_A_BYTE, in_tokens};
+pub(crate) use bucket::{LARGEST_QUANTUM, TOKENS_PER_BYTE, in_tokens};
 pub use schedule::{Schedule, ScheduleError};
 
 use std::cell::RefCell;

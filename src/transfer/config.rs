@@ -1,6 +1,6 @@
 //! What the user asked for.
 
-use crate::budget::Wish;
+use crate::budget::GroupRequest;
 use crate::report::Reports;
 use crate::shaping::{Burst, Schedule};
 
@@ -22,7 +22,7 @@ pub struct Config {
     /// How deep the token bucket is; the default if nothing.
     pub burst: Option<Burst>,
     /// The group whose budget is shared.
-    pub group: Option<Wish>,
+    pub group: Option<GroupRequest>,
     /// The producer is stopped after so many bytes.
     pub stop_after: Option<u64>,
     /// What to tell of the run.
@@ -34,7 +34,7 @@ pub struct Config {
 impl Config {
     /// What the group is called, if there is one.
     pub fn group_name(&self) -> Option<String> {
-        self.group.as_ref().map(|wish| wish.name.to_string())
+        self.group.as_ref().map(|request| request.name.to_string())
     }
 }
 

@@ -21,7 +21,7 @@ use rustix::time::TimerfdClockId;
 use signal_hook::consts::SIGUSR1;
 use signal_hook_mio::v1_0::Signals;
 
-use crate::budget::{self, Group, GroupFile};
+use crate::budget::{self, GroupFile, Membership};
 use crate::buffer::{self, Fifo, Patience};
 use crate::control::{Host, Request, Server};
 use crate::endpoint::{self, Descriptor, Fill, Side, Sink, Source, StreamError};
@@ -84,14 +84,14 @@ struct EventLoop {
     burst: Option<Burst>,
     stdin: Watch,
     stdout: Watch,
-    proxy: ProducerConsumerProxy<Source, Sink, Fifo, TokenBucket<Group<GroupFile>>>,
+    proxy: ProducerConsumerProxy<Source, Sink, Fifo, TokenBucket<Membership<GroupFile>>>,
     patience: Patience,
     /// The signal that ended the input.
     interrupted: Option<i32>,
     /// The user has been told that what is held still goes out.
     told_to_drain: bool,
     /// The user has been told that the group cannot be used.
-    troubled: bool,
+    group_failed: bool,
     /// The error that ended the input: told once what was read before it is delivered.
     failed: Option<StreamError>,
 }
@@ -160,7 +160,7 @@ impl EventLoop {
             patience: Patience::default(),
             interrupted: None,
             told_to_drain: false,
-            troubled: false,
+            group_failed: false,
             failed: None,
         };
         event_loop.set_pace()?;
@@ -261,7 +261,7 @@ impl EventLoop {
             timeout = self.waits_to_splice().then(|| self.patience.left());
             cause = Some(self.cause(waiting));
         }
-        self.tell_trouble();
+        self.tell_group_failure();
         let asleep = clock::now();
         self.observe(asleep);
         self.reporter.account.sleeps(asleep, cause);
@@ -341,14 +341,14 @@ impl EventLoop {
         reporter.facts.paused = self.held_up;
     }
 
-    /// Says once why nothing moves, should the group be out of order: it is tried again all the
-    /// time, since to wait for a limit is better than to break it, or to end a transfer.
-    fn tell_trouble(&mut self) {
-        let trouble = self.proxy.shaper().parent().trouble();
-        if let Some(trouble) = trouble.filter(|_| !self.troubled) {
-            self.reporter.say(format!("{trouble}; waiting until that is mended"));
+    /// Says once why nothing moves if the group cannot be used. Attempts go on: to wait for a limit
+    /// is better than to break it, or to end a transfer.
+    fn tell_group_failure(&mut self) {
+        let failure = self.proxy.shaper().parent().failure();
+        if let Some(failure) = failure.filter(|_| !self.group_failed) {
+            self.reporter.say(format!("{failure}; waiting until that is mended"));
         }
-        self.troubled = trouble.is_some();
+        self.group_failed = failure.is_some();
     }
 
     /// Whether the next byte would have to be copied to memory, and the consumer may yet make
