@@ -2,13 +2,16 @@
 //! a [`Member`] asks a [`Ledger`], and the ledger of this machine is a file for each group.
 
 mod file;
+mod lease;
 mod ledger;
 mod member;
 mod name;
 mod rule;
+pub mod site;
 
 pub use crate::os::Id;
 pub use file::GroupFile;
+pub use lease::{Gauge, Lease, Needs, Rounds, Seen};
 pub use ledger::{Answer, Ask, Ledger, Reply, Tempo};
 pub use member::{Member, Membership};
 pub use name::{Name, NameError};
