@@ -67,6 +67,12 @@ impl Run {
         self
     }
 
+    /// The machine was in the way for the last so many milliseconds.
+    fn late(&mut self, millis: u64) -> &mut Self {
+        self.account.late(self.now, Duration::from_millis(millis));
+        self
+    }
+
     /// The same steps so many times.
     fn repeats(&mut self, times: usize, steps: impl Fn(&mut Self) -> &mut Self) -> &mut Self {
         (0..times).for_each(|_| _ = steps(self));
@@ -135,8 +141,8 @@ fn a_producer_in_bursts_and_a_limit() {
     });
     assert_eq!(
         run.verdict(),
-        "bursty: stdin was empty 50 % of the time and the limit of 10 MiB/s was waited for 49 %; the buffer of \
-         64 KiB is too small for that, a larger --buffer would help"
+        "bursty: stdin was empty 50 % of the time and held back by the 10 MiB/s limit 49 %; the buffer of 64 KiB is \
+         too small for that, a larger --buffer would help"
     );
 }
 
@@ -159,9 +165,9 @@ fn latency() {
 fn a_limit() {
     let mut run = Run::limited();
     run.repeats(1000, |run| run.moves(1, 1000).holds(BUFFER, true).sleeps(9, Cause::Limit));
-    assert_eq!(run.verdict(), "limited: the limit of 10 MiB/s was waited for 90 % of the time; the limit decides");
+    assert_eq!(run.verdict(), "limited: held back by the 10 MiB/s limit 90 % of the time");
     run.facts.limit = None;
-    assert_eq!(run.verdict(), "limited: the limit was waited for 90 % of the time; the limit decides");
+    assert_eq!(run.verdict(), "limited: held back by the limit 90 % of the time");
 }
 
 #[test]
@@ -172,26 +178,56 @@ fn a_limit_and_a_neighbour_that_is_too_slow_for_it() {
     };
     assert_eq!(
         mix(600, 300, Cause::Producer),
-        "limited: the limit of 10 MiB/s was waited for 60 % of the time and stdin was empty 30 %; the producer was \
-         too slow for the limit part of the time"
+        "limited: held back by the 10 MiB/s limit 60 % of the time and stdin was empty 30 %; the producer was too \
+         slow for the limit part of the time"
     );
     assert_eq!(
         mix(300, 600, Cause::Producer),
-        "producer-bound: stdin was empty 60 % of the time and the limit of 10 MiB/s was waited for 30 %; the \
-         producer was too slow for the limit part of the time"
+        "producer-bound: stdin was empty 60 % of the time and held back by the 10 MiB/s limit 30 %; the producer was \
+         too slow for the limit part of the time"
     );
     assert_eq!(
         mix(600, 300, Cause::Consumer),
-        "limited: the limit of 10 MiB/s was waited for 60 % of the time and stdout was full 30 %; the consumer was \
-         too slow for the limit part of the time"
+        "limited: held back by the 10 MiB/s limit 60 % of the time and stdout was full 30 %; the consumer was too \
+         slow for the limit part of the time"
     );
+}
+
+#[test]
+fn a_busy_machine() {
+    let late = |delay| {
+        let mut run = Run::limited();
+        run.repeats(100, |run| run.moves(1, 1000).holds(BUFFER, true).sleeps(9, Cause::Limit).late(delay)).verdict()
+    };
+    assert_eq!(
+        late(2),
+        "limited: held back by the 10 MiB/s limit 70 % of the time and held back by a busy machine 20 %"
+    );
+    assert_eq!(
+        late(7),
+        "machine-bound: held back by a busy machine 70 % of the time and held back by the 10 MiB/s limit 20 %; fewer \
+         or less urgent programs beside it would help"
+    );
+    // It is named beside two other causes, too.
+    let mut run = Run::limited();
+    run.repeats(100, |run| {
+        run.moves(1, 1000).sleeps(3, Cause::Producer).holds(BUFFER, true).sleeps(6, Cause::Limit).late(2)
+    });
+    assert_eq!(
+        run.verdict(),
+        "limited: held back by the 10 MiB/s limit 40 % of the time and stdin was empty 30 % and held back by a busy \
+         machine 20 %; the producer was too slow for the limit part of the time"
+    );
+    // Nothing arrived, and it is plain why.
+    let mut run = Run::limited();
+    assert!(run.holds(10, false).sleeps(900, Cause::Limit).late(900).verdict().starts_with("machine-bound: "));
 }
 
 #[test]
 fn nobody_is_slow() {
     let mut run = Run::new();
     run.moves(850, 1000).sleeps(70, Cause::Producer).sleeps(80, Cause::Consumer).sleeps(0, None);
-    assert_eq!(run.verdict(), "flowing: neither side, nor a limit, was waited for more than 8 % of the time");
+    assert_eq!(run.verdict(), "flowing: no bottleneck");
 }
 
 #[test]
@@ -211,7 +247,7 @@ fn a_run_that_was_told_to_pause() {
 fn runs_of_which_there_is_little_to_say() {
     assert_eq!(Run::new().verdict(), "idle: nothing was delivered");
     assert_eq!(Run::new().sleeps(5000, Cause::Producer).verdict(), "idle: nothing was delivered");
-    let brief = "brief: the run was too short to tell who was slow";
+    let brief = "brief: the run was too short to find a bottleneck";
     assert_eq!(Run::new().moves(0, 10).verdict(), brief);
     assert_eq!(Run::new().moves(9, 10).sleeps(90, Cause::Producer).verdict(), brief);
     // Not a byte arrived, and it is plain why.
@@ -288,6 +324,8 @@ enum Event {
     Moves(u64, u64),
     Holds(usize, bool),
     Sleeps(u64, Option<Cause>),
+    /// The machine was in the way for so many milliseconds.
+    Late(u64),
     /// The neighbour of the asker at hand asks.
     OtherAsks,
     Asks,
@@ -299,14 +337,15 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         (1..400u64, 0..100_000u64).prop_map(|(millis, bytes)| Event::Moves(millis, bytes)),
         (0..=BUFFER, any::<bool>()).prop_map(|(buffered, paused)| Event::Holds(buffered, paused)),
         (0..2000u64, prop::option::weighted(0.9, cause)).prop_map(|(millis, cause)| Event::Sleeps(millis, cause)),
+        (0..500u64).prop_map(Event::Late),
         Just(Event::OtherAsks),
         Just(Event::Asks),
     ];
     prop::collection::vec(event, 0..60)
 }
 
-/// What the asker and the other one are told.
-fn replay(events: &[Event]) -> (Vec<Status>, Vec<Status>) {
+/// What the asker and the other one are told, and what someone is told who asks for the first time.
+fn replay(events: &[Event]) -> (Vec<Status>, Vec<Status>, Status) {
     let mut run = Run::new();
     let (mut mine, mut others) = (Interval::default(), Interval::default());
     let mut told = (vec![], vec![]);
@@ -315,12 +354,13 @@ fn replay(events: &[Event]) -> (Vec<Status>, Vec<Status>) {
             Event::Moves(millis, bytes) => _ = run.moves(millis, bytes),
             Event::Holds(buffered, paused) => _ = run.holds(buffered, paused),
             Event::Sleeps(millis, cause) => _ = run.sleeps(millis, cause),
+            Event::Late(millis) => _ = run.late(millis),
             Event::Asks => told.0.push(run.asked(&mut mine)),
             Event::OtherAsks => told.1.push(run.asked(&mut others)),
         }
     }
     told.0.push(run.asked(&mut mine));
-    told
+    (told.0, told.1, run.status())
 }
 
 proptest! {
@@ -336,19 +376,28 @@ proptest! {
             });
             slept.sum::<u64>() as f64 / 1000.0
         };
-        let (told, _) = replay(&events);
+        let (told, _, status) = replay(&events);
         for status in &told {
-            let waited = status.waited_for_producer + status.waited_for_consumer + status.waited_for_limit;
-            prop_assert!(waited <= status.elapsed + 1e-9);
             prop_assert!(status.producer_paused <= status.elapsed);
             prop_assert!(status.buffered <= status.peak_buffered);
             prop_assert!(status.peak_rate >= status.mean_rate);
         }
-        let status = told.last().unwrap();
+        for pair in told.windows(2) {
+            prop_assert!(pair[0].waited_for_limit <= pair[1].waited_for_limit);
+            prop_assert!(pair[0].waited_for_machine <= pair[1].waited_for_machine);
+        }
         let waited = status.waited_for_producer + status.waited_for_consumer + status.waited_for_limit;
+        let machine = status.waited_for_machine;
         let moving = slept(|cause| matches!(cause, None | Some(Cause::Paused)));
-        prop_assert!((waited + moving - status.elapsed).abs() < 1e-9);
-        prop_assert!((slept(|cause| *cause == Some(Cause::Limit)) - status.waited_for_limit).abs() < 1e-9);
+        prop_assert!(waited + machine <= status.elapsed + 1e-9);
+        // The machine takes from time that moved bytes, and from the three causes.
+        prop_assert!(waited + machine + moving >= status.elapsed - 1e-9);
+        prop_assert!(waited + moving <= status.elapsed + 1e-9);
+        prop_assert!(slept(|cause| *cause == Some(Cause::Limit)) >= status.waited_for_limit - 1e-9);
+        if machine == 0.0 {
+            prop_assert!((waited + moving - status.elapsed).abs() < 1e-9);
+            prop_assert!((slept(|cause| *cause == Some(Cause::Limit)) - status.waited_for_limit).abs() < 1e-9);
+        }
     }
 
     #[test]

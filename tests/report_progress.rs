@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use pcproxy::report::{Look, Progress, ProgressLine};
-use pcproxy::stats::{Account, Facts, Interval, State, Status};
+use pcproxy::stats::{Account, Ending, Facts, Interval, State, Status};
 use proptest::prelude::*;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -26,6 +26,11 @@ fn status() -> Status {
         buffered: 700_000,
         ..status
     }
+}
+
+/// The status of a run that has ended.
+fn ended(ending: Ending) -> Status {
+    Status { done: true, ending: Some(ending), ..status() }
 }
 
 fn render(look: Look, status: &Status, width: usize) -> String {
@@ -89,10 +94,24 @@ fn with_a_size_there_are_percent_and_bar() {
 
 #[test]
 fn the_last_line_tells_of_the_whole_run() {
-    let done = Status { done: true, size: Some(status().bytes), ..status() };
+    let done = Status { size: Some(status().bytes), ..ended(Ending::Done) };
     let text = "1.23 GiB 0:01:23 (avg 15.1 MiB/s) limit 10 MiB/s 100% ▕████████████████▏ done";
     assert_eq!(render(BLOCKS, &done, 78), text);
     assert_eq!(render(BLOCKS, &done, 40), "1.23 GiB (avg 15.1 MiB/s) 100% done");
+}
+
+#[test]
+fn the_last_line_says_how_the_run_ended_each_in_its_colour() {
+    let mut seen = Vec::new();
+    for ending in [Ending::Done, Ending::Interrupted, Ending::Stopped, Ending::Failed] {
+        let text = render(Look { colour: true, ..BLOCKS }, &ended(ending), 80);
+        let (before, coloured) = text.split_once('\x1b').unwrap();
+        let (colour, word) = coloured.split_once('m').unwrap();
+        assert_eq!(word, format!("{ending}\x1b[0m"));
+        assert_eq!(format!("{before}{ending}"), render(BLOCKS, &ended(ending), 80));
+        assert!(!seen.contains(&colour.to_owned()), "{seen:?} {colour}");
+        seen.push(colour.to_owned());
+    }
 }
 
 #[test]
@@ -115,7 +134,9 @@ fn a_buffer_that_is_not_full_does_not_look_so() {
 
 #[test]
 fn only_the_state_is_coloured() {
-    for state in [State::Flowing, State::ProducerSlow, State::ConsumerSlow, State::Limited, State::Paused] {
+    for state in
+        [State::Flowing, State::ProducerSlow, State::ConsumerSlow, State::Limited, State::MachineBusy, State::Paused]
+    {
         let status = Status { state, ..status() };
         let text = render(Look { colour: true, ..BLOCKS }, &status, 80);
         let (before, coloured) = text.split_once('\x1b').unwrap();
@@ -164,13 +185,14 @@ fn times() -> impl Strategy<Value = f64> {
 prop_compose! {
     fn statuses()(
         name in proptest::option::of(prop_oneof![".{0,30}", "[a-z]{1,8}"]),
-        state in prop::sample::select(vec![State::Flowing, State::ProducerSlow, State::ConsumerSlow, State::Limited, State::Paused]),
+        state in prop::sample::select(vec![State::Flowing, State::ProducerSlow, State::ConsumerSlow, State::Limited, State::MachineBusy, State::Paused]),
         (bytes, buffer, buffered) in (numbers(), numbers(), numbers()),
         (size, limit) in (proptest::option::of(numbers()), proptest::option::of(numbers())),
         (elapsed, rate, mean_rate) in (times(), times(), times()),
-        done: bool,
+        ending in prop::sample::select(vec![None, Some(Ending::Done), Some(Ending::Interrupted), Some(Ending::Stopped), Some(Ending::Failed)]),
     ) -> Status {
-        Status { name, state, bytes, buffer, buffered, size, limit, elapsed, rate, mean_rate, done, ..status() }
+        let done = ending.is_some();
+        Status { name, state, bytes, buffer, buffered, size, limit, elapsed, rate, mean_rate, done, ending, ..status() }
     }
 }
 
@@ -207,7 +229,7 @@ proptest! {
     fn numbers_stay_in_their_places(one in statuses(), other in statuses(), width in 1..250usize) {
         let place = |status: &Status| {
             // What the user sees throughout a run that is shorter than ten hours.
-            let status = Status { name: None, size: None, limit: None, elapsed: status.elapsed.abs() % 36e3, done: false, ..status.clone() };
+            let status = Status { name: None, size: None, limit: None, elapsed: status.elapsed.abs() % 36e3, done: false, ending: None, ..status.clone() };
             let text = render(BLOCKS, &status, width);
             let text = text.strip_suffix(&status.state.to_string()).map(str::to_owned).unwrap_or(text);
             (text.width(), text.find("/s"), text.find("(avg"), text.find("buffer"))
@@ -266,7 +288,7 @@ fn a_line_of_its_own_is_redrawn_in_place() {
     assert_shown(&master, "\r\x1b[J\r1.23 GiB [9.99 MiB/s]\x1b[K\r");
     progress.above("pcproxy: a message\n");
     assert_shown(&master, "\r\x1b[Jpcproxy: a message\r\n\r1.23 GiB [9.99 MiB/s]\x1b[K\r");
-    progress.finish(&status());
+    progress.finish(&ended(Ending::Done));
     assert_shown(&master, "\r1.23 GiB (avg 15.1 MiB/s)\x1b[K\r\n");
     progress.above("pcproxy: the end");
     assert_shown(&master, "pcproxy: the end\r\n");
@@ -290,7 +312,7 @@ fn nobody_waits_for_a_terminal_that_takes_nothing() {
         progress.draw(&Status { bytes, ..status() });
         progress.above("a message");
     }
-    progress.finish(&status());
+    progress.finish(&ended(Ending::Done));
     let flags = rustix::fs::fcntl_getfl(&slave).unwrap();
     assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK), "that would be others' matter, too");
     drop(master);
@@ -319,8 +341,7 @@ fn a_file_gets_line_below_line() {
     let mut progress = Progress::on(File::create(&path).unwrap().into(), BLOCKS);
     progress.draw(&status());
     progress.above("a message");
-    progress.finish(&status());
-    let done = Status { done: true, ..status() };
-    let [line, last] = [status(), done].map(|status| render(BLOCKS, &status, 250));
+    progress.finish(&ended(Ending::Done));
+    let [line, last] = [status(), ended(Ending::Done)].map(|status| render(BLOCKS, &status, 250));
     assert_eq!(fs::read_to_string(path).unwrap(), format!("{line}\na message\n{last}\n"));
 }

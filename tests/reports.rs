@@ -20,7 +20,7 @@ use support::{
 };
 
 /// The fields of a record.
-const FIELDS: [&str; 23] = [
+const FIELDS: [&str; 25] = [
     "version",
     "time",
     "elapsed",
@@ -40,25 +40,28 @@ const FIELDS: [&str; 23] = [
     "waited_for_producer",
     "waited_for_consumer",
     "waited_for_limit",
+    "waited_for_machine",
     "producer_pauses",
     "producer_paused",
     "avoidable_wait",
     "done",
+    "ending",
 ];
 
 /// Those that never become less in a run.
-const GROWING: [&str; 8] = [
+const GROWING: [&str; 9] = [
     "elapsed",
     "bytes",
     "peak_buffered",
     "waited_for_producer",
     "waited_for_consumer",
     "waited_for_limit",
+    "waited_for_machine",
     "producer_pauses",
     "producer_paused",
 ];
 
-const STATES: [&str; 5] = ["flowing", "producer-slow", "consumer-slow", "limited", "paused"];
+const STATES: [&str; 6] = ["flowing", "producer-slow", "consumer-slow", "limited", "machine-busy", "paused"];
 
 /// Lines of a summary.
 const SUMMARY: usize = 4;
@@ -461,7 +464,6 @@ fn a_size_that_is_known_is_recorded() {
         ("", 990, 990),
         ("--stop-after 100", 100, 100),
         ("--stop-after 5000", 990, 990),
-        ("--size 7", 7, 990),
         ("--size 1M --stop-after 20", 1 << 20, 20),
     ] {
         let script = format!(r#"dd bs=1 count=10 of=/dev/null 2>&-; exec "$0" --stats "$1" {options}"#);
@@ -479,6 +481,55 @@ fn a_size_that_is_known_is_recorded() {
         let records = check(&run.finish().stderr, 1000);
         assert_eq!((&records[0]["size"], &records[0]["name"]), (&size, &"a \"dump\"\n".into()));
     }
+}
+
+#[test]
+fn a_size_that_is_contradicted_is_null() {
+    let session = Session::new();
+    let run = session.run(&["--stats", "2", "--size", "999"]);
+    run.passes(1000);
+    assert_eq!(check(&run.finish().stderr, 1000).last().unwrap()["size"], Value::Null, "too small a --size");
+
+    // The file reports 0, and has more.
+    let records = session.path("records");
+    let options = ["--stats", records.to_str().unwrap()];
+    session.start(&options, File::open("/proc/self/status").unwrap(), null()).wait().succeeded("a file in /proc");
+    let text = fs::read_to_string(&records).unwrap();
+    let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert!(last["bytes"].as_u64() > Some(0) && last["size"].is_null(), "{last}");
+}
+
+#[test]
+fn the_last_record_says_how_the_run_ended() {
+    let session = Session::new();
+    let last = |stderr: &str| {
+        let record = stderr.lines().rfind(|line| line.starts_with('{')).expect("a record");
+        serde_json::from_str::<Value>(record).unwrap()["ending"].as_str().map(str::to_owned)
+    };
+    let options = ["--stats", "2"];
+    let run = session.run(&options);
+    run.passes(1000);
+    assert_eq!(last(&run.finish().stderr).as_deref(), Some("done"));
+
+    let run = session.run(&options);
+    run.passes(1000);
+    run.pcproxy.signal(Signal::TERM);
+    let end = run.pcproxy.wait();
+    end.died_by(Signal::TERM);
+    assert_eq!(last(&end.stderr).as_deref(), Some("interrupted"));
+
+    let run = session.run(&options);
+    run.passes(1000);
+    session.start(&["ctl", &run.pcproxy.pid().to_string(), "stop"], Stdio::null(), null()).wait().succeeded("stop");
+    assert_eq!(last(&run.pcproxy.wait().stderr).as_deref(), Some("stopped"));
+
+    let run = session.run(&options);
+    run.passes(1000);
+    drop(run.stdout);
+    assert_eq!(last(&run.pcproxy.wait().stderr).as_deref(), Some("stopped"), "the consumer left");
+
+    let end = session.start(&options, zeros(), File::create("/dev/full").unwrap()).wait();
+    assert_eq!(last(&end.stderr).as_deref(), Some("failed"));
 }
 
 #[test]

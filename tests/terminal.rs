@@ -268,7 +268,7 @@ fn a_line_says_how_it_goes_at_any_width() {
         screen.ctl(&["dump", "stop"]);
         let lines = screen.wait_done();
         assert_lines(&lines, &["dump: "]);
-        assert!(lines[0].chars().count() < columns && lines[0].ends_with("done"), "{lines:?}");
+        assert!(lines[0].chars().count() < columns && lines[0].ends_with("stopped"), "{lines:?}");
     }
 }
 
@@ -386,15 +386,19 @@ fn a_terminal_that_is_resized_keeps_no_remains() {
 #[test]
 fn without_colours_there_are_none() {
     let Some(screen) = Screen::new(80, 24) else { return };
-    let coloured = || screen.tmux(&["capture-pane", "-p", "-e"]).contains('\x1b');
+    let coloured = |name: &str| {
+        let text = screen.tmux(&["capture-pane", "-p", "-e"]);
+        text.lines().any(|line| line.starts_with(name) && line.contains('\x1b'))
+    };
     screen.run(DUMP);
     screen.wait_line("dump: ", &["limited"]);
-    assert!(coloured());
+    assert!(coloured("dump: "));
     screen.press(&["C-c"]);
     screen.wait_done();
+    assert!(coloured("dump: "), "how it ended");
     screen.run(&format!("NO_COLOR=1 {}", DUMP.replace("dump", "grey")));
     screen.wait_line("grey: ", &["limited"]);
-    assert!(!coloured());
+    assert!(!coloured("grey: "));
 }
 
 #[test]
@@ -435,7 +439,7 @@ fn messages_stand_above_the_lines() {
     let lines = screen.wait_done();
     expected.extend(SUMMARY.map(str::to_owned));
     assert_lines(&lines, &expected);
-    assert!(lines[expected.len() - 5].ends_with("done"), "{lines:#?}");
+    assert!(lines[expected.len() - 5].ends_with("interrupted"), "{lines:#?}");
 }
 
 #[test]
@@ -480,7 +484,7 @@ fn a_job_that_is_stopped_and_goes_on_has_its_line_again() {
     screen.wait("the line", |lines| lines.last().is_some_and(|line| line.starts_with("dump: ")));
     screen.press(&["C-c"]);
     let lines = screen.wait_done();
-    assert!(lines.last().is_some_and(|line| line.starts_with("dump: ") && line.ends_with("done")), "{lines:#?}");
+    assert!(lines.last().is_some_and(|line| line.starts_with("dump: ") && line.ends_with("interrupted")), "{lines:#?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rustix::termios::isatty;
 use unicode_width::UnicodeWidthChar;
 
 use super::terminal::Terminal;
-use crate::stats::{State, Status};
+use crate::stats::{Ending, State, Status};
 use crate::units::{show_briefly, show_rate};
 
 /// Cells of the bar: as few as make sense, and as many as are nice to look at.
@@ -20,6 +20,14 @@ const GAUGE: usize = 5;
 
 /// A longer name is cut to so many columns.
 const NAME: usize = 20;
+
+/// Colours by their numbers in `ESC [ … m`.
+const RED: u8 = 31;
+const GREEN: u8 = 32;
+const YELLOW: u8 = 33;
+const BLUE: u8 = 34;
+const MAGENTA: u8 = 35;
+const CYAN: u8 = 36;
 
 /// The line itself, on stderr: drawn when told to, and at no other time.
 ///
@@ -66,8 +74,7 @@ impl Progress {
     /// Shows the last status, and leaves it on the screen. After that there may be messages, and
     /// no more drawings.
     pub fn finish(&mut self, status: &Status) {
-        let status = Status { done: true, ..status.clone() };
-        let text = self.line.render(&status, self.terminal.columns());
+        let text = self.line.render(status, self.terminal.columns());
         self.terminal.end(Some(&text));
     }
 }
@@ -264,22 +271,36 @@ impl ProgressLine {
         if self.look.blocks { ('▕', '▏') } else { ('[', ']') }
     }
 
+    /// What the run is doing, or how it ended, in its colour. The colours of states are those of
+    /// the table of `top`.
     fn state(&self, status: &Status) -> Part {
-        // As in the table of top.
-        let colour = match status.state {
-            State::Flowing => "32",
-            State::ProducerSlow => "36",
-            State::ConsumerSlow => "31",
-            State::Limited => "33",
-            State::Paused => "35",
+        let (word, colour) = match (status.ending, status.state) {
+            (Some(ending), _) => (
+                ending.to_string(),
+                match ending {
+                    Ending::Done => GREEN,
+                    Ending::Interrupted => YELLOW,
+                    Ending::Stopped => MAGENTA,
+                    Ending::Failed => RED,
+                },
+            ),
+            (None, state) => (
+                state.to_string(),
+                match state {
+                    State::Flowing => GREEN,
+                    State::ProducerSlow => CYAN,
+                    State::ConsumerSlow => RED,
+                    State::Limited => YELLOW,
+                    State::MachineBusy => BLUE,
+                    State::Paused => MAGENTA,
+                },
+            ),
         };
-        // The longest state decides, so that the others do not move what is before them.
-        let mut part = Part::new(Rank::State, format!("{:13}", status.state.to_string()));
-        if status.done {
-            part = Part::new(Rank::State, "done".to_owned());
-        } else if self.look.colour {
-            let state = part.text.trim_end();
-            part.text = format!("\x1b[{colour}m{state}\x1b[0m{}", &part.text[state.len()..]);
+        // As wide as the longest state, so that a change of state moves nothing before it.
+        let width = if status.done { word.len() } else { 13 };
+        let mut part = Part::new(Rank::State, format!("{word:width$}"));
+        if self.look.colour {
+            part.text = format!("\x1b[{colour}m{word}\x1b[0m{}", &part.text[word.len()..]);
         }
         part
     }

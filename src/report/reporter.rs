@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::output::Output;
 use super::{Lines, Progress, Target};
-use crate::stats::{Account, Facts, Interval, Status, summary};
+use crate::stats::{Account, Ending, Facts, Interval, Status, summary};
 
 /// Who is done sooner shows no progress: nobody could read it.
 const BRIEF: Duration = Duration::from_millis(500);
@@ -125,9 +125,9 @@ impl Reporter {
         }
     }
 
-    /// The run has ended.
-    pub fn finish(&mut self, now: Duration) {
-        self.facts.done = true;
+    /// The run has ended, in this way.
+    pub fn finish(&mut self, now: Duration, ending: Ending) {
+        self.facts.ending = Some(ending);
         if let Some((mut line, mut interval)) = self.progress.take().filter(|_| self.shown) {
             line.finish(&self.status(now, &mut interval));
         }

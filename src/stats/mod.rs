@@ -1,9 +1,9 @@
-//! What a run knows of itself. Pure: time comes in as an argument.
+//! What a run knows about itself. Pure: time comes in as an argument.
 
 mod account;
 mod status;
 mod verdict;
 
 pub use account::{Account, Cause, Facts, Interval};
-pub use status::{State, Status, VERSION};
+pub use status::{Ending, State, Status, VERSION};
 pub use verdict::{summary, verdict};

@@ -1,21 +1,22 @@
-//! One look at a run: the record that `--stats` writes, `ctl` answers and `top` shows.
+//! The status of a run: the record that `--stats` writes, `ctl` answers with and `top` shows.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The version of the record. It changes when a field changes its meaning or goes; a new
-/// field leaves it as it is.
+/// The version of the record. It changes when a field changes its meaning or is removed. New
+/// fields and new states come without a new version.
 pub const VERSION: u32 = 1;
 
-/// One look at a run. Sizes are in bytes, rates in bytes a second, times in seconds.
+/// The status of a run at one moment. Sizes are in bytes, rates in bytes per second, times in
+/// seconds.
 ///
 /// The names of the fields are those of the JSON objects that pcproxy writes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// [`VERSION`].
     pub version: u32,
-    /// When: seconds since the Unix epoch.
+    /// The time of day, in seconds since the Unix epoch.
     pub time: f64,
     /// How long the run has lasted.
     pub elapsed: f64,
@@ -23,21 +24,21 @@ pub struct Status {
     pub pid: u32,
     /// What the user calls the run.
     pub name: Option<String>,
-    /// The group on whose budget it draws.
+    /// The group whose budget it draws on.
     pub group: Option<String>,
-    /// What it is doing.
+    /// What it was doing since the status before this one.
     pub state: State,
     /// Bytes delivered to the consumer so far.
     pub bytes: u64,
-    /// How many there will be, if that is known.
+    /// The expected total, if one is known and not contradicted.
     pub size: Option<u64>,
     /// Rate since the status before this one.
     pub rate: f64,
     /// Rate since the beginning.
     pub mean_rate: f64,
-    /// The highest rate over a quarter of a second so far; the mean of a shorter run.
+    /// The highest rate over at least a quarter of a second so far; the mean of a shorter run.
     pub peak_rate: f64,
-    /// The limit in force; none, if the consumer gets the bytes as fast as it takes them.
+    /// The limit in force; none if the consumer is fed as fast as it takes the bytes.
     pub limit: Option<u64>,
     /// Size of the buffer.
     pub buffer: u64,
@@ -45,28 +46,36 @@ pub struct Status {
     pub buffered: u64,
     /// The most bytes it has held so far.
     pub peak_buffered: u64,
-    /// Time spent waiting for the producer: nothing was held, and nothing came.
+    /// Time spent waiting for the producer: the buffer was empty, and nothing came.
     pub waited_for_producer: f64,
     /// Time spent waiting for the consumer: bytes were due, and it took none.
     pub waited_for_consumer: f64,
     /// Time spent waiting for the token bucket: bytes were held, and not yet due.
     pub waited_for_limit: f64,
-    /// How often the producer was paused since the buffer was full.
+    /// Time lost to a busy machine: bytes could have moved, and the process did not get a
+    /// processor. Records of older versions do not have it.
+    #[serde(default)]
+    pub waited_for_machine: f64,
+    /// How often the producer was paused because the buffer was full.
     pub producer_pauses: u64,
     /// How long it was paused in all.
     pub producer_paused: f64,
-    /// How much of `waited_for_producer` a larger buffer would have spared: the producer had been
-    /// paused for as long before, and could have been ahead by so much.
+    /// How much of `waited_for_producer` a larger buffer would have avoided: the producer had been
+    /// paused for that long before, and could have been that far ahead.
     pub avoidable_wait: f64,
-    /// The last status of a run that has ended.
+    /// Whether this is the last status of a run, which has ended.
     pub done: bool,
+    /// How the run ended; none while it lasts. Records of older versions do not have it.
+    #[serde(default)]
+    pub ending: Option<Ending>,
 }
 
 /// What a run is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// Bytes move as fast as they can.
+    /// Nothing holds it back more than half of the time.
+    #[default]
     Flowing,
     /// It waits for the producer more than half of the time.
     ProducerSlow,
@@ -74,8 +83,35 @@ pub enum State {
     ConsumerSlow,
     /// It waits for the token bucket more than half of the time.
     Limited,
+    /// A busy machine keeps it from running more than half of the time.
+    MachineBusy,
     /// It was told to pause.
     Paused,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// The input ended, or `--stop-after` was reached, and every byte was delivered.
+    Done,
+    /// A signal ended it.
+    Interrupted,
+    /// `pcproxy ctl` stopped it, or the consumer left before the input ended.
+    Stopped,
+    /// An error ended it.
+    Failed,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Ending::Done => "done",
+            Ending::Interrupted => "interrupted",
+            Ending::Stopped => "stopped",
+            Ending::Failed => "failed",
+        })
+    }
 }
 
 impl fmt::Display for State {
@@ -85,6 +121,7 @@ impl fmt::Display for State {
             State::ProducerSlow => "producer slow",
             State::ConsumerSlow => "consumer slow",
             State::Limited => "limited",
+            State::MachineBusy => "machine busy",
             State::Paused => "paused",
         })
     }

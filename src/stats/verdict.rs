@@ -1,57 +1,71 @@
-//! Who was slow: the account of a run in words.
+//! The account of a run in words: what held it back.
 
 use super::{State, Status};
 use crate::units::{show_bytes, show_rate, show_share, show_size, show_time};
 
-/// Who was waited for less than this share of the time is not called slow.
-const MUCH: f64 = 0.2;
+/// Share of the run (0 to 1). A cause that held bytes back for less is no bottleneck: short waits
+/// are part of every pipe.
+const BOTTLENECK: f64 = 0.2;
 
-/// A smaller share of the time is not worth a word.
-const SOME: f64 = 0.1;
+/// Share of the run (0 to 1). A second cause is named from here on: removing a smaller one would
+/// not be noticed.
+const NOTABLE: f64 = 0.1;
 
-/// Seconds in which the start of the neighbours decides, and not their speed.
-const SHORT: f64 = 0.1;
+/// Seconds. In a shorter run, the time that the neighbours take to start outweighs their speed.
+const TOO_SHORT: f64 = 0.1;
 
-/// Something that was waited for.
+/// What a wait was for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Producer,
+    Consumer,
+    Limit,
+    Machine,
+}
+
+/// One thing that held bytes back.
 struct Wait {
-    /// A neighbour, or none: the limit.
-    who: Option<&'static str>,
-    /// What held bytes back.
+    kind: Kind,
+    /// What it was, in words that a share of the time can follow.
     what: String,
-    /// So many seconds.
+    /// Seconds.
     time: f64,
 }
 
-/// One sentence that says who was slow in a run up to `status`, and what would help.
+/// One sentence that says what held a run back up to `status`, and what would help.
 ///
-/// It tells of the whole run, not of the interval before the status.
+/// It is about the whole run, not about the interval before the status.
 ///
 /// ```text
 /// consumer-bound: stdout was full 83 % of the time; a larger --buffer would not help
+/// limited: held back by the 20 MiB/s limit 98 % of the time
 /// ```
 pub fn verdict(status: &Status) -> String {
-    let limit = status.limit.map_or("the limit".into(), |limit| format!("the limit of {}", show_rate(limit as f64)));
-    let producer = Wait { who: Some("producer"), what: "stdin was empty".into(), time: status.waited_for_producer };
-    let consumer = Wait { who: Some("consumer"), what: "stdout was full".into(), time: status.waited_for_consumer };
-    let limit = Wait { who: None, what: format!("{limit} was waited for"), time: status.waited_for_limit };
+    let limit = status.limit.map_or("the limit".into(), |limit| format!("the {} limit", show_rate(limit as f64)));
+    let wait = |kind, what: &str, time| Wait { kind, what: what.to_owned(), time };
+    let producer = wait(Kind::Producer, "stdin was empty", status.waited_for_producer);
+    let consumer = wait(Kind::Consumer, "stdout was full", status.waited_for_consumer);
+    let limit = wait(Kind::Limit, &format!("held back by {limit}"), status.waited_for_limit);
+    let machine = wait(Kind::Machine, "held back by a busy machine", status.waited_for_machine);
 
-    let (much, some) = (MUCH * status.elapsed, SOME * status.elapsed);
+    let (bottleneck, notable) = (BOTTLENECK * status.elapsed, NOTABLE * status.elapsed);
     let share = |wait: &Wait| format!("{} {}", wait.what, show_share(wait.time, status.elapsed));
     let drain = if consumer.time >= limit.time { &consumer } else { &limit };
-    let bursty = status.avoidable_wait >= some && drain.time >= some;
+    let bursty = status.avoidable_wait >= notable && drain.time >= notable;
 
-    let mut waits = [&producer, &consumer, &limit];
+    let mut waits = [&producer, &consumer, &limit, &machine];
     waits.sort_by(|one, other| other.time.total_cmp(&one.time));
-    let [first, second, _] = waits;
+    let first = waits[0];
+    let others: Vec<_> = waits[1..].iter().copied().filter(|wait| wait.time >= notable).collect();
 
     if status.state == State::Paused && first.time <= status.elapsed / 2.0 {
         return "paused: pcproxy was told to pause".into();
     }
-    if status.bytes == 0 && drain.time <= much {
+    if status.bytes == 0 && drain.time.max(machine.time) <= bottleneck {
         return "idle: nothing was delivered".into();
     }
-    if status.elapsed < SHORT {
-        return "brief: the run was too short to tell who was slow".into();
+    if status.elapsed < TOO_SHORT {
+        return "brief: the run was too short to find a bottleneck".into();
     }
     if bursty {
         let (buffer, empty, full) = (show_size(status.buffer), share(&producer), share(drain));
@@ -60,26 +74,38 @@ pub fn verdict(status: &Status) -> String {
              a larger --buffer would help"
         );
     }
-    if first.time < much {
-        let share = show_share(first.time, status.elapsed);
-        return format!("flowing: neither side, nor a limit, was waited for more than {share} of the time");
+    if first.time < bottleneck {
+        return "flowing: no bottleneck".into();
     }
-    let label = first.who.map_or("limited".into(), |who| format!("{who}-bound"));
-    let second = (second.time >= some).then_some(second);
-    let also = second.map_or(String::new(), |second| format!(" and {}", share(second)));
-    let advice = match (first.who, second.map(|second| second.who)) {
-        (None, Some(Some(who))) | (Some(who), Some(None)) => {
-            format!("the {who} was too slow for the limit part of the time")
-        }
-        (None, _) => "the limit decides".into(),
-        (Some(_), None) => "a larger --buffer would not help".into(),
-        // Both sides wait, and the buffer is not in the way: that is latency.
-        (Some(_), Some(_)) => "the buffer was seldom full, a larger --buffer would not help".into(),
+    let label = match first.kind {
+        Kind::Producer => "producer-bound",
+        Kind::Consumer => "consumer-bound",
+        Kind::Limit => "limited",
+        Kind::Machine => "machine-bound",
     };
-    format!("{label}: {} of the time{also}; {advice}", share(first))
+    let also: String = others.iter().map(|wait| format!(" and {}", share(wait))).collect();
+    let advice = advice(first.kind, others.iter().map(|wait| wait.kind).find(|kind| *kind != Kind::Machine));
+    format!("{label}: {} of the time{also}{advice}", share(first))
 }
 
-/// What a run of `status` comes to, in a few lines for people. The last is the [`verdict`].
+/// What follows from the first and the second cause.
+fn advice(first: Kind, second: Option<Kind>) -> &'static str {
+    match (first, second) {
+        (Kind::Limit, Some(Kind::Producer)) | (Kind::Producer, Some(Kind::Limit)) => {
+            "; the producer was too slow for the limit part of the time"
+        }
+        (Kind::Limit, Some(Kind::Consumer)) | (Kind::Consumer, Some(Kind::Limit)) => {
+            "; the consumer was too slow for the limit part of the time"
+        }
+        (Kind::Limit, _) => "",
+        (Kind::Machine, _) => "; fewer or less urgent programs beside it would help",
+        // Both sides wait although the buffer is seldom full: each waits for the other's answer.
+        (_, Some(_)) => "; the buffer was seldom full, a larger --buffer would not help",
+        (_, None) => "; a larger --buffer would not help",
+    }
+}
+
+/// A few lines for people about a run of `status`. The last one is the [`verdict`].
 pub fn summary(status: &Status) -> Vec<String> {
     let size = match status.bytes {
         0..1024 => String::new(),

@@ -32,7 +32,7 @@ use crate::poller::timer::Timer;
 use crate::poller::watch::Watch;
 use crate::report::Reporter;
 use crate::shaping::{Burst, Limit, TokenBucket};
-use crate::stats::{Cause, Interval, Status};
+use crate::stats::{Cause, Ending, Interval, Status};
 use crate::units::show_bytes;
 
 const STDIN: Token = Token(0);
@@ -59,7 +59,14 @@ pub fn run(config: &Config) -> Outcome {
         Ok(mut event_loop) => {
             let end = event_loop.run();
             event_loop.observe(clock::now());
-            event_loop.reporter.finish(clock::now());
+            let ending = match &end {
+                Ok(End::Delivered) if event_loop.stopped => Ending::Stopped,
+                Ok(End::Delivered) => Ending::Done,
+                Ok(End::ConsumerLeft) => Ending::Stopped,
+                Ok(End::Interrupted(_) | End::Abandoned(_)) => Ending::Interrupted,
+                Err(_) => Ending::Failed,
+            };
+            event_loop.reporter.finish(clock::now(), ending);
             Outcome { end, undelivered: event_loop.proxy.buffered() }
         }
         Err(error) => Outcome { end: Err(error), undelivered: 0 },
@@ -88,6 +95,8 @@ struct EventLoop {
     patience: Patience,
     /// The signal that ended the input.
     interrupted: Option<i32>,
+    /// A control client ended the input.
+    stopped: bool,
     /// The user has been told that what is held still goes out.
     told_to_drain: bool,
     /// The user has been told that the group cannot be used.
@@ -159,6 +168,7 @@ impl EventLoop {
             proxy,
             patience: Patience::default(),
             interrupted: None,
+            stopped: false,
             told_to_drain: false,
             group_failed: false,
             failed: None,
@@ -419,7 +429,10 @@ impl Host for EventLoop {
             Request::Pause {} => self.held_up = true,
             Request::Resume {} => self.held_up = false,
             Request::Buffer { size } => self.resize(*size)?,
-            Request::Stop {} => self.finish(),
+            Request::Stop {} => {
+                self.stopped = true;
+                self.finish();
+            }
         }
         self.set_pace().map_err(|error| error.to_string())
     }

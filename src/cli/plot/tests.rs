@@ -29,10 +29,12 @@ fn status(elapsed: f64) -> Status {
         waited_for_producer: 0.0,
         waited_for_consumer: 0.0,
         waited_for_limit: 0.0,
+        waited_for_machine: 0.0,
         producer_pauses: 0,
         avoidable_wait: 0.0,
         producer_paused: 0.0,
         done: false,
+        ending: None,
     }
 }
 

@@ -303,10 +303,12 @@ pub mod tests {
             waited_for_producer: 0.0,
             waited_for_consumer: 0.0,
             waited_for_limit: 59.0,
+            waited_for_machine: 0.0,
             producer_pauses: 7,
             producer_paused: 50.0,
             avoidable_wait: 0.0,
             done: false,
+            ending: None,
         }
     }
 

@@ -237,6 +237,7 @@ fn state_colour(row: &Row) -> Style {
         Some(State::ProducerSlow) => Style::new().cyan(),
         Some(State::ConsumerSlow) => Style::new().red(),
         Some(State::Limited) => Style::new().yellow(),
+        Some(State::MachineBusy) => Style::new().blue(),
         Some(State::Paused) => Style::new().magenta(),
         None => Style::new(),
     }
