@@ -2,10 +2,13 @@
 
 mod support;
 
+use std::fs::OpenOptions;
 use std::io::{Write, pipe};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
-use support::{End, KIB, input_pipe, read_to_end, start, unread};
+use support::{End, KIB, Kind, Side, connection, input_pipe, read_to_end, set_nonblocking, start, unread};
 
 /// Runs pcproxy with 1000 bytes on its stdin. Returns what it wrote to stdout, how it ended,
 /// and how many bytes it has left in stdin.
@@ -147,5 +150,112 @@ fn the_neighbours_pipes_are_grown_or_kept_but_never_shrunk() {
         assert_eq!(sizes, after, "--pipe-size {option}, before: {before:?}");
         drop(ours);
         pcproxy.wait().succeeded(option);
+    }
+}
+
+/// Everything that prints to stdout and needs no running transfer.
+const PRINTING: [&[&str]; 6] =
+    [&["--help"], &["-h"], &["--version"], &["ctl", "--help"], &["group", "ls"], &["plot", "tests/data/run.jsonl"]];
+
+/// The binary with a runtime folder of its own.
+fn command(options: &[&str]) -> (Command, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pcproxy"));
+    command.args(options).stdin(Stdio::null());
+    command.env("XDG_RUNTIME_DIR", folder.path()).env("PCPROXY_DIR", folder.path());
+    (command, folder)
+}
+
+#[test]
+fn a_full_disk_behind_stdout_is_an_error_of_every_command() {
+    for options in PRINTING {
+        let (mut command, _folder) = command(options);
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = command.stdout(full).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{options:?}: {said}");
+        assert!(said.starts_with("pcproxy: stdout: No space left on device") && said.lines().count() == 1, "{said}");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error_of_any_command() {
+    for options in PRINTING {
+        let (mut command, _folder) = command(options);
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        let output = command.stdout(writer).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{options:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_closed_stdout_is_an_error_of_every_command() {
+    for options in PRINTING {
+        let (_, folder) = command(options);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec \"$0\" \"$@\" >&-", env!("CARGO_BIN_EXE_pcproxy")]).args(options);
+        let output = shell.env("PCPROXY_DIR", folder.path()).env("XDG_RUNTIME_DIR", folder.path()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{options:?}: {said}");
+        assert!(said.starts_with("pcproxy: stdout: Bad file descriptor"), "{said}");
+    }
+}
+
+/// The end of a connection that takes no more bytes, and the end that nobody reads.
+fn stuck(kind: Kind) -> support::Ends {
+    let ends = connection(kind, Side::Stdout);
+    let mut filling = std::fs::File::from(ends.theirs.try_clone().unwrap());
+    set_nonblocking(&filling, true);
+    while filling.write(&[b'x'; 4096]).is_ok() || filling.write(b"x").is_ok() {}
+    set_nonblocking(&filling, false);
+    ends
+}
+
+#[test]
+fn a_stderr_that_takes_nothing_does_not_hold_up_the_end() {
+    let refused: [(&[&str], i32); 4] =
+        [(&["--buffer", "5X"], 2), (&["ctl", "--all", "pause"], 1), (&["group"], 2), (&["plot", "/nonexistent"], 1)];
+    let check = |kind: Kind, options: &[&str], status: i32| {
+        let ends = stuck(kind);
+        let (mut command, _folder) = command(options);
+        let start = Instant::now();
+        let ended = command.stderr(ends.theirs).stdout(Stdio::null()).status().unwrap();
+        assert_eq!(ended.code(), Some(status), "{kind:?} {options:?}");
+        assert!(start.elapsed() < Duration::from_secs(10), "{kind:?} {options:?}");
+    };
+    std::thread::scope(|scope| {
+        for kind in [Kind::Fifo, Kind::Pipe, Kind::Unix, Kind::Terminal] {
+            for (options, status) in refused {
+                scope.spawn(move || check(kind, options, status));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_message_reaches_every_kind_of_stderr_that_works() {
+    for kind in Kind::STREAMS {
+        let ends = connection(kind, Side::Stdout);
+        let (mut command, _folder) = command(&["--buffer", "5X"]);
+        let ended = command.stderr(ends.theirs).stdout(Stdio::null()).status();
+        drop(command);
+        assert_eq!(ended.unwrap().code(), Some(2));
+        let said = String::from_utf8(read_to_end(ends.ours)).unwrap();
+        assert!(said.contains("--buffer") && said.ends_with("try 'pcproxy --help'\n"), "{kind:?}: {said}");
+    }
+}
+
+#[test]
+fn an_error_names_the_help_of_its_command() {
+    for (options, help) in [
+        (&["ctl", "x", "rate", "-1"][..], "try 'pcproxy ctl --help'"),
+        (&["ctl", "--no-such-option"], "try 'pcproxy ctl --help'"),
+        (&["group", "set", "x"], "try 'pcproxy group --help'"),
+        (&["top", "--interval", "0"], "try 'pcproxy top --help'"),
+        (&["plot"], "try 'pcproxy plot --help'"),
+        (&["--name", "top", "--rate", "5X"], "try 'pcproxy --help'"),
+    ] {
+        refuses(options, &[help]);
     }
 }

@@ -1,6 +1,5 @@
 //! `pcproxy ctl`: seeing and steering transfers from outside.
 
-use std::io::{Write, stdout};
 use std::panic::resume_unwind;
 use std::thread;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use pcproxy::report::say;
 use pcproxy::stats::Status;
 use pcproxy::units::{show_rate, show_share, show_size, show_time};
 
+use super::print::print;
 use super::words::{self, RateOrOff, buffer_size, rate_or_off};
 
 /// How long to look at a run to see how fast it is.
@@ -122,8 +122,7 @@ impl Ctl {
             Some(_) if after.is_empty() => failures.push(target.miss("")),
             Some(json) => {
                 let text = if json { lines(&after)? } else { table(&after) };
-                // Who reads it may have left: `| head -1`.
-                let _ = writeln!(stdout(), "{text}");
+                print(&(text + "\n"))?;
             }
             None => {}
         }

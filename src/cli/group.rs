@@ -1,7 +1,6 @@
 //! `pcproxy group`: limits that many transfers share.
 
 use std::collections::HashMap;
-use std::io::{Write, stdout};
 use std::iter;
 use std::thread::sleep;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use pcproxy::shaping::{Burst, parse_burst};
 use pcproxy::units::show_rate;
 use serde::Serialize;
 
+use super::print::print;
 use super::words::{self, RateOrOff, rate_or_off};
 
 /// How long to look at a group to see how fast its members are.
@@ -106,9 +106,7 @@ fn list(json: bool) -> Result<()> {
     let groups: Vec<_> =
         budget::list()?.into_iter().map(|(name, now)| listed(&name, before.get(&name), &now)).collect();
     let text = if json { serde_json::to_string_pretty(&groups)? } else { table(&groups) };
-    // Who reads it may have left: `| head -1`.
-    let _ = writeln!(stdout(), "{text}");
-    Ok(())
+    Ok(print(&(text + "\n"))?)
 }
 
 fn listed(name: &Name, before: Option<&Budget>, now: &Budget) -> Listed {

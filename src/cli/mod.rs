@@ -3,14 +3,23 @@
 mod ctl;
 mod group;
 mod plot;
+mod print;
 mod top;
 mod transfer;
 mod words;
 
+use std::env;
+use std::ffi::OsString;
+use std::io::{IsTerminal, stdout};
+use std::process::exit;
+
 use anyhow::{Result, anyhow};
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use pcproxy::report::{say, tell};
 use pcproxy::transfer::Config;
+
+use print::print;
 
 const ABOUT: &str = "Moves stdin to stdout through a finite buffer, at a limited rate if you like";
 
@@ -71,21 +80,49 @@ pub enum Order {
 }
 
 impl Order {
-    /// Reads the command line. Says in one line what is wrong with it and exits with status 2,
-    /// or prints what was asked for, such as `--help`, and exits with status 0.
+    /// Reads the command line. Exits with status 2 and says in one line what is wrong with it, or
+    /// prints what was asked for, such as `--help`, and exits with status 0.
     pub fn read() -> Order {
-        let cli = Cli::try_parse().map_err(|error| {
-            // Help, asked for or needed, has many lines.
-            if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-                error.exit();
+        let arguments: Vec<_> = env::args_os().collect();
+        let cli = Cli::try_parse_from(&arguments).map_err(|error| {
+            if !error.use_stderr() {
+                show(&error);
+            }
+            // A usage has many lines.
+            if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                tell(&error.render().to_string());
+                exit(2);
             }
             anyhow!(in_one_line(&error.to_string()))
         });
         cli.and_then(Cli::order).unwrap_or_else(|reason| {
-            pcproxy::report::say(format!("{reason}; try 'pcproxy --help'"));
-            std::process::exit(2)
+            say(format!("{reason}; try '{} --help'", command_of(&arguments)));
+            exit(2)
         })
     }
+}
+
+/// Prints the help or the version and exits.
+fn show(error: &clap::Error) -> ! {
+    let text = error.render();
+    let colors = stdout().is_terminal()
+        && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && env::var_os("TERM").is_none_or(|term| term != "dumb");
+    let text = if colors { text.ansi().to_string() } else { text.to_string() };
+    exit(match print(&text) {
+        Ok(()) => 0,
+        Err(error) => {
+            say(error);
+            1
+        }
+    })
+}
+
+/// The command whose help explains these arguments: `pcproxy`, or such as `pcproxy ctl`.
+fn command_of(arguments: &[OsString]) -> String {
+    let matches = Cli::command().ignore_errors(true).try_get_matches_from(arguments).ok();
+    let command = matches.as_ref().and_then(|matches| matches.subcommand_name());
+    command.map_or("pcproxy".to_owned(), |command| format!("pcproxy {command}"))
 }
 
 impl Cli {

@@ -1,7 +1,7 @@
 //! Writing without waiting, where others read as they like.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, fstat, makedev};
@@ -58,6 +58,20 @@ impl Output {
             self.unsent.extend_from_slice(text);
         }
         self.flush(Duration::ZERO);
+    }
+
+    /// Writes all of `text`, and waits for that at most so long altogether. The rest is lost.
+    pub(super) fn write_within(&mut self, text: &[u8], patience: Duration) {
+        let start = Instant::now();
+        self.unsent.extend_from_slice(text);
+        loop {
+            let left = patience.saturating_sub(start.elapsed());
+            // A poll that a signal interrupts sends nothing, and is tried again.
+            if self.flush(left) == 0 && (self.unsent.is_empty() || left.is_zero()) {
+                break;
+            }
+        }
+        self.unsent.clear();
     }
 
     /// Writes of what is unsent as much as the reader takes. Returns how much that was.

@@ -1,16 +1,21 @@
 //! `pcproxy plot`: a picture of a recorded run.
 
+mod axis;
 mod draw;
+mod read;
 #[cfg(test)]
 mod tests;
 
 use std::fs::{self, File};
-use std::io::{BufReader, Write, stdin, stdout};
+use std::io::{BufReader, stdin};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use draw::{draw, read};
+use draw::draw;
+use read::read;
+
+use super::print::print;
 
 /// Draw rate, limit and buffer of a run that was recorded with --stats
 ///
@@ -36,7 +41,7 @@ impl Plot {
         let picture = run.and_then(|run| draw(&run)).with_context(|| name.to_string())?;
         match &self.output {
             Some(path) => fs::write(path, picture).with_context(|| path.display().to_string()),
-            None => stdout().write_all(picture.as_bytes()).context("stdout"),
+            None => Ok(print(&picture)?),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use pcproxy::stats::{State, Status, VERSION};
 
-use super::draw::{draw, read};
+use super::draw::draw;
+use super::read::read;
 
 const MIB: u64 = 1 << 20;
 

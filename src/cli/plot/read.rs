@@ -1,0 +1,198 @@
+//! Reading a recorded run, and thinning it to what a picture can show.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::BufRead;
+use std::iter::once;
+use std::ptr;
+
+use pcproxy::stats::{Status, VERSION};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+/// A run with more steps than this is thinned.
+const MANY_STEPS: usize = 2000;
+
+/// A thinned run keeps the extremes of each of so many columns, up to five steps per column. A
+/// column is about two pixels wide.
+const COLUMNS: f64 = 400.0;
+
+/// A step shorter than this share of the median step is joined with the step before it.
+const SHORT_STEP: f64 = 0.1;
+
+/// Why there is no picture, in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlotError {
+    /// What is wrong, for the user.
+    pub reason: String,
+}
+
+impl fmt::Display for PlotError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for PlotError {}
+
+/// The statuses of one recorded run, in the order of time.
+///
+/// A file may hold several runs, one after the other or mixed. The run of the last line is read.
+/// Unknown fields and empty lines are skipped. An incomplete last line is skipped too: the run was
+/// killed while it wrote it.
+///
+/// # Errors
+/// When a line cannot be read, is not JSON, or is not a status of a known version, and when there
+/// is no status at all.
+pub fn read(mut lines: impl BufRead) -> Result<Vec<Status>, PlotError> {
+    let mut runs: HashMap<u32, Vec<Status>> = HashMap::new();
+    let mut last = None;
+    let mut line = Vec::new();
+    for number in 1_u64.. {
+        line.clear();
+        match lines.read_until(b'\n', &mut line) {
+            Ok(0) => break,
+            Ok(_) if line.trim_ascii().is_empty() => continue,
+            Ok(_) => {}
+            Err(error) => return Err(PlotError { reason: error.to_string() }),
+        }
+        match parse(&line) {
+            Ok(status) => {
+                let run = runs.entry(status.pid).or_default();
+                // In a container every run may have the same process number.
+                if run.last().is_some_and(|before| before.done || before.elapsed > status.elapsed) {
+                    run.clear();
+                }
+                last = Some(status.pid);
+                run.push(status);
+            }
+            Err(_) if is_incomplete(&line) => {}
+            Err(reason) => return Err(PlotError { reason: format!("line {number}: {reason}") }),
+        }
+    }
+    last.and_then(|pid| runs.remove(&pid)).ok_or_else(nothing)
+}
+
+/// The error of a recording without a status.
+pub fn nothing() -> PlotError {
+    PlotError { reason: "no status in it".to_owned() }
+}
+
+/// Whether this is an incomplete last line.
+fn is_incomplete(line: &[u8]) -> bool {
+    !line.ends_with(b"\n") && serde_json::from_slice::<IgnoredAny>(line).is_err()
+}
+
+/// Parses one line. The error says what is wrong with it.
+fn parse(line: &[u8]) -> Result<Status, String> {
+    /// The field that every version has.
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+
+    let reason = |error: serde_json::Error| {
+        let text = error.to_string();
+        // serde_json sees one line only, and calls it line 1.
+        let text = text.split(" at line ").next().unwrap_or_default();
+        if error.is_data() {
+            format!("not a status: {text}")
+        } else {
+            format!("not JSON: {text}, column {}", error.column())
+        }
+    };
+    // The version is checked first, since another version may have other fields.
+    let Versioned { version } = serde_json::from_slice(line).map_err(reason)?;
+    if version != VERSION {
+        return Err(format!("a status of version {version}; this pcproxy knows version {VERSION}"));
+    }
+    serde_json::from_slice(line).map_err(reason)
+}
+
+/// The interval between two statuses. Times are in seconds since the beginning of the run, sizes in
+/// bytes, rates in bytes per second.
+pub struct Step {
+    /// Begin of the interval.
+    pub from: f64,
+    /// End of the interval.
+    pub to: f64,
+    /// Mean rate of the interval.
+    pub rate: f64,
+    /// Mean rate from the beginning of the run to the end of the interval.
+    pub mean: f64,
+    /// The limit at the end of the interval.
+    pub limit: Option<f64>,
+    /// Size of the buffer.
+    pub buffer: f64,
+    /// Bytes in the buffer.
+    pub held: f64,
+}
+
+impl Step {
+    fn length(&self) -> f64 {
+        self.to - self.from
+    }
+
+    /// The horizontal line at `value` over this interval.
+    pub fn at(&self, value: f64) -> [(f64, f64); 2] {
+        [(self.from, value), (self.to, value)]
+    }
+}
+
+/// The intervals of a run. An interval that is much shorter than the others, such as the last one,
+/// is joined with the one before it, because a rate over a moment means nothing.
+pub fn steps(run: &[Status]) -> Vec<Step> {
+    let starts = || once(0.0).chain(run.iter().map(|status| status.elapsed));
+    let mut lengths: Vec<f64> = run.iter().zip(starts()).map(|(status, from)| status.elapsed - from).collect();
+    lengths.sort_by(f64::total_cmp);
+    let shortest = lengths.get(lengths.len() / 2).map_or(0.0, |median| median * SHORT_STEP);
+
+    let mut steps: Vec<Step> = Vec::with_capacity(run.len());
+    for (status, from) in run.iter().zip(starts()) {
+        let mut step = Step {
+            from,
+            to: status.elapsed,
+            rate: status.rate,
+            mean: status.mean_rate,
+            limit: status.limit.map(|limit| limit as f64),
+            buffer: status.buffer as f64,
+            held: status.buffered as f64,
+        };
+        if step.length() < shortest
+            && let Some(before) = steps.pop_if(|before| before.length() > 0.0)
+        {
+            let bytes = before.rate * before.length() + step.rate * step.length();
+            step.from = before.from;
+            step.rate = bytes / step.length();
+        }
+        steps.push(step);
+    }
+    steps
+}
+
+/// The steps that the picture needs. Of the many steps in one column it needs the first one and the
+/// extremes of rate and held bytes.
+pub fn thinned(steps: &[Step]) -> Vec<&Step> {
+    if steps.len() <= MANY_STEPS {
+        return steps.iter().collect();
+    }
+    let end = highest(steps.iter().map(|step| step.to));
+    let column = |step: &Step| (step.to / end * COLUMNS) as u64;
+    let mut kept = Vec::new();
+    for chunk in steps.chunk_by(|one, other| column(one) == column(other)) {
+        kept.extend(chunk.first());
+        for value in [|step: &&Step| step.rate, |step: &&Step| step.held] {
+            kept.extend(chunk.iter().min_by(|one, other| value(one).total_cmp(&value(other))));
+            kept.extend(chunk.iter().max_by(|one, other| value(one).total_cmp(&value(other))));
+        }
+    }
+    // The addresses are in the order of time.
+    kept.sort_unstable_by_key(|step| ptr::from_ref::<Step>(step));
+    kept.dedup_by_key(|step| ptr::from_ref::<Step>(step));
+    kept
+}
+
+/// The highest of some values that are not negative, or 0 if there are none.
+pub fn highest(values: impl IntoIterator<Item = f64>) -> f64 {
+    values.into_iter().fold(0.0, f64::max)
+}
