@@ -7,10 +7,10 @@ mod cli;
 use std::process::ExitCode;
 
 use cli::Order;
+use pcproxy::os::die_by;
 use pcproxy::report::say;
 use pcproxy::transfer::{self, Config, End, Error};
 use signal_hook::consts::SIGPIPE;
-use signal_hook::low_level::emulate_default_handler;
 
 /// Runs before Rust's runtime opens `/dev/null` over closed descriptors.
 #[ctor::ctor]
@@ -38,11 +38,11 @@ fn move_bytes(config: &Config) -> ExitCode {
     match outcome.end {
         Ok(End::Delivered) => ExitCode::SUCCESS,
         // As cat: by the signal, and without a word.
-        Ok(End::ConsumerLeft) => die_by(SIGPIPE),
-        Ok(End::Interrupted(signal)) => die_by(signal),
-        Ok(End::Abandoned(signal)) => {
-            report("interrupted twice", undelivered);
-            die_by(signal)
+        Ok(End::ConsumerLeft) => ExitCode::from(die_by(SIGPIPE)),
+        Ok(End::Interrupted(signal)) => ExitCode::from(die_by(signal)),
+        Ok(End::Abandoned(signal, why)) => {
+            report(why, undelivered);
+            ExitCode::from(die_by(signal))
         }
         // As a bad command line: nothing was read.
         Err(Error::Group(error)) => {
@@ -62,10 +62,4 @@ fn report(what: impl std::fmt::Display, undelivered: usize) {
         1 => say(format!("{what}; 1 byte was read and not delivered")),
         _ => say(format!("{what}; {undelivered} bytes were read and not delivered")),
     }
-}
-
-/// Ends the process as the signal would have, for the shell to see.
-fn die_by(signal: i32) -> ExitCode {
-    let _ = emulate_default_handler(signal);
-    ExitCode::from(128u8.saturating_add(signal as u8))
 }

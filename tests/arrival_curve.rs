@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 
-use pcproxy::shaping::{Limit, Shaper, TokenBucket, Unshaped};
+use pcproxy::shaping::{Limit, Refusal, Shaper, TokenBucket, Unshaped};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
@@ -44,7 +44,7 @@ impl Curve {
 
     fn pass(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.now);
-        self.integral += passed.as_nanos() * self.limit.map_or(0, |limit| u128::from(limit.rate));
+        self.integral += passed.as_nanos() * self.limit.map_or(0, |limit| u128::from(limit.rate()));
         self.now = self.now.max(now);
     }
 
@@ -59,7 +59,7 @@ impl Curve {
     fn uses(&mut self, bytes: u64) -> TestCaseResult {
         let (Some(limit), true) = (self.limit, bytes > 0) else { return Ok(()) };
         let ahead = |used: u128| used as i128 - self.integral as i128;
-        let from_now = (u128::from(limit.burst) * BILLION) as i128 + ahead(self.used);
+        let from_now = (u128::from(limit.burst()) * BILLION) as i128 + ahead(self.used);
         self.least = self.least.min(from_now);
         self.used += u128::from(bytes) * BILLION;
         let excess = ahead(self.used) - self.least;
@@ -67,6 +67,15 @@ impl Curve {
         Ok(())
     }
 }
+
+/// How much is granted: nothing, where it is refused.
+trait Granted: Shaper {
+    fn granted(&mut self, want: u64) -> u64 {
+        self.grant(want).unwrap_or(0)
+    }
+}
+
+impl<S: Shaper + ?Sized> Granted for S {}
 
 /// What happens to a bucket.
 #[derive(Clone, Debug)]
@@ -99,7 +108,7 @@ fn limit() -> impl Strategy<Value = Limit> + Clone {
     (rate, magnitude(1..=10_000_000_000_000), magnitude(1..=1 << 40)).prop_map(|(rate, burst, quantum)| {
         // A quantum that takes centuries is no quantum.
         let quantum = quantum.min(burst).min(rate.saturating_mul(3600));
-        Limit { quantum, ..Limit::new(rate, burst) }
+        Limit::new(rate, burst).with_quantum(quantum)
     })
 }
 
@@ -113,7 +122,7 @@ fn event() -> impl Strategy<Value = Event> {
     let brief = || magnitude(0..=1_000_000_000).prop_map(Duration::from_nanos);
     let changed = prop_oneof![
         6 => limit().prop_map(Some),
-        1 => limit().prop_map(|limit| Some(Limit { rate: 0, ..limit })),
+        1 => limit().prop_map(|limit| Some(limit.with_rate(0))),
         1 => Just(None),
     ];
     prop_oneof![
@@ -136,15 +145,21 @@ fn full_or_empty(full: bool, limit: Limit) -> TokenBucket {
 fn offer_when_due(bucket: &mut impl Shaper, now: Duration, want: u64) -> Result<(Duration, u64), TestCaseError> {
     let Some(due) = bucket.due(want) else {
         bucket.drip(now + YEAR);
-        prop_assert_eq!(bucket.grant(want), 0, "never due, but granted");
+        prop_assert_eq!(bucket.granted(want), 0, "never due, but granted");
         return Ok((now + YEAR, 0));
     };
     if due > now {
         bucket.drip(due - NANOSECOND);
-        prop_assert_eq!(bucket.grant(want), 0, "due at {:?}, but granted before", due);
+        prop_assert_eq!(bucket.granted(want), 0, "due at {:?}, but granted before", due);
         bucket.drip(due);
     }
-    let granted = bucket.grant(want);
+    let granted = bucket.granted(want);
+    let refused = bucket.grant(u64::MAX);
+    prop_assert!(
+        refused.is_ok() || refused == Err(Refusal { again: bucket.due(u64::MAX) }),
+        "a refusal says when to try again"
+    );
+    bucket.refund(refused.unwrap_or(0));
     prop_assert!(granted > 0 || want == 0, "due at {due:?} with {want} wanted, but not granted at {:?}", due.max(now));
     Ok((due.max(now), granted))
 }
@@ -166,7 +181,7 @@ proptest! {
                 Event::Pass(time) => now += time,
                 Event::Back(time) => now = now.saturating_sub(time),
                 Event::Offer { want, unused, after } => {
-                    let granted = bucket.grant(want);
+                    let granted = bucket.granted(want);
                     prop_assert!(granted <= want);
                     let unused = unused.min(granted);
                     curve.uses(granted - unused)?;
@@ -207,7 +222,7 @@ proptest! {
                 Event::Back(time) => now = now.saturating_sub(time),
                 Event::Offer { want, unused, .. } => {
                     leaf.drip(now);
-                    let granted = leaf.grant(want);
+                    let granted = leaf.granted(want);
                     let unused = unused.min(granted);
                     leaf.refund(unused);
                     for &bucket in line {
@@ -218,7 +233,7 @@ proptest! {
                 Event::WhenDue(want) => {
                     now = now.max(leaf.due(want).unwrap_or(now));
                     leaf.drip(now);
-                    let granted = leaf.grant(want);
+                    let granted = leaf.granted(want);
                     for &bucket in line {
                         curves[bucket].pass(now);
                         curves[bucket].uses(granted)?;
@@ -241,7 +256,7 @@ proptest! {
         limits in (limit(), limit()),
         offers in prop::collection::vec((time(), magnitude(1..=1 << 45)), 1..20),
     ) {
-        let each_byte = |limit: Limit| Limit { quantum: 1, ..limit };
+        let each_byte = |limit: Limit| limit.with_quantum(1);
         let parent = Rc::new(RefCell::new(full_or_empty(full.1, each_byte(limits.1))));
         let mut child = full_or_empty(full.0, each_byte(limits.0)).below(parent);
         let mut now = Duration::ZERO;
@@ -280,9 +295,9 @@ proptest! {
         for (time, want) in offers {
             now += time;
             child.drip(now);
-            let granted = child.grant(want);
+            let granted = child.granted(want);
             // What neither could ever hold is not waited for.
-            let least = want.min(own.quantum).min(above.burst);
+            let least = want.min(own.quantum()).min(above.burst());
             prop_assert!(granted == 0 || granted >= least, "{granted} of {want} granted, worth it from {least}");
         }
     }
@@ -293,16 +308,16 @@ proptest! {
         times in prop::collection::vec(magnitude(0..=HOUR.as_nanos() as u64).prop_map(Duration::from_nanos), 1..300),
     ) {
         // As long as the bucket never fills, nothing is lost.
-        let longest = (u128::from(limit.burst - limit.quantum) * BILLION / u128::from(limit.rate)) as u64;
+        let longest = (u128::from(limit.burst() - limit.quantum()) * BILLION / u128::from(limit.rate())) as u64;
         let mut bucket = TokenBucket::empty(limit);
         let (mut now, mut granted) = (Duration::ZERO, 0);
         for time in times {
             now += time.min(Duration::from_nanos(longest));
             bucket.drip(now);
-            granted += u128::from(bucket.grant(u64::MAX)) * BILLION;
-            let earned = now.as_nanos() * u128::from(limit.rate);
+            granted += u128::from(bucket.granted(u64::MAX)) * BILLION;
+            let earned = now.as_nanos() * u128::from(limit.rate());
             prop_assert!(granted <= earned);
-            prop_assert!(earned - granted < u128::from(limit.quantum) * BILLION);
+            prop_assert!(earned - granted < u128::from(limit.quantum()) * BILLION);
         }
     }
 
@@ -311,7 +326,7 @@ proptest! {
         limit in limit(),
         shares in prop::collection::vec((any::<bool>(), magnitude(1..=1 << 45), 1..=1_000_000_000u64), 1..200),
     ) {
-        let limit = Limit::new(limit.rate, limit.burst.max(limit.rate + 1));
+        let limit = Limit::new(limit.rate(), limit.burst().max(limit.rate() + 1));
         let parent = Rc::new(RefCell::new(TokenBucket::empty(limit)));
         let mut children = [0, 1].map(|_| TokenBucket::full(Limit::new(u64::MAX, u64::MAX)).below(parent.clone()));
         let (mut now, mut granted) = (Duration::ZERO, 0);
@@ -319,9 +334,9 @@ proptest! {
             now += Duration::from_nanos(nanos);
             for (child, want) in [(usize::from(!first), want), (usize::from(first), u64::MAX)] {
                 children[child].drip(now);
-                granted += u128::from(children[child].grant(want));
+                granted += u128::from(children[child].granted(want));
             }
-            prop_assert_eq!(granted, now.as_nanos() * u128::from(limit.rate) / BILLION);
+            prop_assert_eq!(granted, now.as_nanos() * u128::from(limit.rate()) / BILLION);
         }
     }
 
@@ -335,14 +350,14 @@ proptest! {
         for (bytes, seconds, nanos, limit) in events {
             let now = Duration::new(seconds, nanos);
             bucket.drip(now);
-            let burst = bucket.limit().map_or(u64::MAX, |limit| limit.burst);
-            let granted = bucket.grant(bytes);
+            let burst = bucket.limit().map_or(u64::MAX, |limit| limit.burst());
+            let granted = bucket.granted(bytes);
             prop_assert!(granted <= bytes.min(burst));
             let _ = bucket.due(bytes);
             bucket.refund(granted);
             bucket.refund(bytes);
             bucket.set_limit(limit);
-            prop_assert!(bucket.grant(u64::MAX) <= limit.burst);
+            prop_assert!(bucket.granted(u64::MAX) <= limit.burst());
         }
     }
 }
@@ -354,7 +369,7 @@ fn extreme() -> impl Strategy<Value = u64> + Clone {
 fn extreme_limit() -> impl Strategy<Value = Limit> {
     let at_least_1 = || extreme().prop_map(|number| number.max(1));
     (extreme(), at_least_1(), at_least_1())
-        .prop_map(|(rate, burst, quantum)| Limit { quantum, ..Limit::new(rate, burst) })
+        .prop_map(|(rate, burst, quantum)| Limit::new(rate, burst).with_quantum(quantum))
 }
 
 type Shared<P> = Rc<RefCell<TokenBucket<P>>>;
@@ -404,7 +419,7 @@ fn taken_over(total: Duration, step: Duration, limit: Limit) -> u128 {
     while now < total {
         now = total.min(now + step);
         bucket.drip(now);
-        taken += u128::from(bucket.grant(u64::MAX));
+        taken += u128::from(bucket.granted(u64::MAX));
     }
     taken
 }
@@ -427,14 +442,14 @@ fn a_year_at_a_million_million_bytes_a_second_is_exact() {
 #[test]
 fn an_hour_in_quanta_falls_short_by_less_than_one() {
     for rate in [1, 7, 1000, 10_000_019, 999_999_999_989, 10_000_000_000_000] {
-        let limit = Limit { quantum: rate, ..Limit::new(rate, rate * 3) };
+        let limit = Limit::new(rate, rate * 3).with_quantum(rate);
         let mut bucket = TokenBucket::empty(limit);
         let mut taken = 0;
         while let Some(due) = bucket.due(u64::MAX)
             && due <= HOUR
         {
             bucket.drip(due);
-            taken += bucket.grant(u64::MAX);
+            taken += bucket.granted(u64::MAX);
         }
         assert_eq!(taken, 3600 * rate, "at {rate} bytes a second");
     }
@@ -445,8 +460,8 @@ fn an_hour_of_silence_is_worth_one_burst() {
     for rate in [1, 1_000_000, 10_000_000_000_000] {
         let mut bucket = TokenBucket::empty(Limit::new(rate, 100));
         bucket.drip(HOUR);
-        assert_eq!(bucket.grant(u64::MAX), 100);
-        assert_eq!(bucket.grant(u64::MAX), 0);
+        assert_eq!(bucket.granted(u64::MAX), 100);
+        assert_eq!(bucket.granted(u64::MAX), 0);
     }
 }
 
@@ -454,57 +469,57 @@ fn an_hour_of_silence_is_worth_one_burst() {
 fn nothing_is_granted_where_nothing_is_wanted() {
     let parent = Rc::new(RefCell::new(TokenBucket::full(Limit::new(10, 10))));
     let mut child = TokenBucket::full(Limit::new(10, 10)).below(parent);
-    assert_eq!(child.grant(0), 0);
-    assert_eq!(TokenBucket::empty(None).grant(0), 0);
-    assert_eq!(child.grant(10), 10, "and nothing was taken");
+    assert_eq!(child.granted(0), 0);
+    assert_eq!(TokenBucket::empty(None).granted(0), 0);
+    assert_eq!(child.granted(10), 10, "and nothing was taken");
 }
 
 #[test]
 fn what_is_given_back_is_granted_again_and_no_more() {
     let mut bucket = TokenBucket::full(Limit::new(10, 10));
-    assert_eq!(bucket.grant(8), 8);
+    assert_eq!(bucket.granted(8), 8);
     bucket.refund(5);
-    assert_eq!(bucket.grant(u64::MAX), 7);
+    assert_eq!(bucket.granted(u64::MAX), 7);
     bucket.refund(7);
     bucket.drip(HOUR);
-    assert_eq!(bucket.grant(u64::MAX), 10);
+    assert_eq!(bucket.granted(u64::MAX), 10);
 }
 
 #[test]
 fn a_change_of_limit_brings_no_credit() {
     let mut bucket = TokenBucket::full(Limit::new(10, 10));
     bucket.set_limit(Limit::new(1_000_000, 1_000_000));
-    assert_eq!(bucket.grant(u64::MAX), 10, "a deeper bucket starts with what was there");
+    assert_eq!(bucket.granted(u64::MAX), 10, "a deeper bucket starts with what was there");
     bucket.drip(Duration::from_secs(1));
     bucket.set_limit(Limit::new(10, 10));
-    assert_eq!(bucket.grant(u64::MAX), 10, "a shallower one spills");
+    assert_eq!(bucket.granted(u64::MAX), 10, "a shallower one spills");
     bucket.set_limit(None);
     bucket.drip(HOUR);
     bucket.set_limit(Limit::new(10, 10));
-    assert_eq!(bucket.grant(u64::MAX), 0, "no limit earns nothing for the next");
+    assert_eq!(bucket.granted(u64::MAX), 0, "no limit earns nothing for the next");
 }
 
 #[test]
 fn the_largest_bucket_at_the_highest_rate_is_refilled_within_a_second() {
-    let mut bucket = TokenBucket::full(Limit { quantum: u64::MAX, ..Limit::new(u64::MAX, u64::MAX) });
-    assert_eq!(bucket.grant(u64::MAX), u64::MAX);
+    let mut bucket = TokenBucket::full(Limit::new(u64::MAX, u64::MAX).with_quantum(u64::MAX));
+    assert_eq!(bucket.granted(u64::MAX), u64::MAX);
     assert_eq!(bucket.due(u64::MAX), Some(Duration::from_secs(1)));
     bucket.drip(Duration::from_secs(1) - NANOSECOND);
-    assert_eq!(bucket.grant(u64::MAX), 0);
+    assert_eq!(bucket.granted(u64::MAX), 0);
     bucket.drip(Duration::from_secs(1));
-    assert_eq!(bucket.grant(u64::MAX), u64::MAX);
+    assert_eq!(bucket.granted(u64::MAX), u64::MAX);
     bucket.drip(Duration::MAX);
-    assert_eq!(bucket.grant(u64::MAX), u64::MAX);
+    assert_eq!(bucket.granted(u64::MAX), u64::MAX);
     assert_eq!(bucket.due(1), Some(Duration::MAX));
 }
 
 #[test]
 fn a_wait_of_more_than_centuries_is_exact_too() {
-    let mut bucket = TokenBucket::empty(Limit { quantum: u64::MAX, ..Limit::new(1, u64::MAX) });
+    let mut bucket = TokenBucket::empty(Limit::new(1, u64::MAX).with_quantum(u64::MAX));
     let due = Duration::from_secs(u64::MAX);
     assert_eq!(bucket.due(u64::MAX), Some(due));
     bucket.drip(due - NANOSECOND);
-    assert_eq!(bucket.grant(u64::MAX), 0);
+    assert_eq!(bucket.granted(u64::MAX), 0);
     bucket.drip(due);
-    assert_eq!(bucket.grant(u64::MAX), u64::MAX);
+    assert_eq!(bucket.granted(u64::MAX), u64::MAX);
 }

@@ -34,7 +34,7 @@ fn refuses(options: &[&str], words: &[&str]) {
 
 #[test]
 fn a_buffer_that_holds_nothing_is_refused() {
-    refuses(&["--buffer", "0"], &["--buffer", "'0'", "the least is 1"]);
+    refuses(&["--buffer", "0"], &["--buffer", "'0'", "must be at least 1 byte"]);
 }
 
 #[test]

@@ -210,8 +210,9 @@ fn a_signal_ends_at_once_what_has_nothing_to_deliver() {
 }
 
 #[test]
-fn the_second_signal_ends_it_at_once_and_counts_what_was_not_delivered() {
-    for (first, second) in [(Signal::INT, Signal::INT), (Signal::TERM, Signal::HUP), (Signal::HUP, Signal::TERM)] {
+fn ctrl_c_as_the_second_signal_ends_it_at_once_and_counts_what_was_not_delivered() {
+    for first in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let second = Signal::INT;
         for buffer in ["1", "64K", "2M"] {
             let mut full = Full::new(|stdin, stdout| start(&["--buffer", buffer], stdin, stdout));
             full.pcproxy.signal(first);
@@ -323,7 +324,32 @@ fn a_stderr_that_takes_nothing_changes_no_ending() {
         let full = Full::new(|stdin, stdout| start_in_shell(&run(""), stdin, stdout));
         full.pcproxy.signal(Signal::TERM);
         full.pcproxy.settle();
-        full.pcproxy.signal(Signal::TERM);
-        full.pcproxy.wait().died_by(Signal::TERM);
+        full.pcproxy.signal(Signal::INT);
+        full.pcproxy.wait().died_by(Signal::INT);
+    }
+}
+
+#[test]
+fn a_terminal_that_closes_sends_sighup_twice_and_nothing_is_lost() {
+    let mut full = Full::new(|stdin, stdout| start(&["--buffer", "64K"], stdin, stdout));
+    full.pcproxy.signal(Signal::HUP);
+    full.pcproxy.settle();
+    full.pcproxy.signal(Signal::HUP);
+    full.pcproxy.settle();
+    let taken = full.taken();
+    read_exactly(&mut full.stdout, taken);
+    full.pcproxy.wait().died_by(Signal::HUP);
+}
+
+#[test]
+fn signals_that_ask_for_an_end_in_other_words_lose_nothing() {
+    for signal in [Signal::ALARM, Signal::USR2, Signal::XCPU, Signal::VTALARM, Signal::PROF, Signal::IO, Signal::POWER]
+    {
+        let mut full = Full::new(|stdin, stdout| start(&["--buffer", "64K"], stdin, stdout));
+        full.pcproxy.signal(signal);
+        full.pcproxy.settle();
+        let taken = full.taken();
+        read_exactly(&mut full.stdout, taken);
+        full.pcproxy.wait().died_by(signal);
     }
 }

@@ -457,9 +457,9 @@ fn members_leave_however_they_end() {
     carrier.is_held_back();
     carrier.pcproxy.signal(Signal::TERM);
     carrier.pcproxy.settle();
-    carrier.pcproxy.signal(Signal::TERM);
+    carrier.pcproxy.signal(Signal::INT);
     let end = carrier.pcproxy.wait();
-    end.died_by(Signal::TERM);
+    end.died_by(Signal::INT);
     assert!(gone(), "interrupted twice");
 }
 

@@ -7,7 +7,7 @@ use std::iter::Cycle;
 use std::time::Duration;
 
 use pcproxy::buffer::Buffer;
-use pcproxy::flow::{Consumer, Producer, ProducerConsumerProxy, Watermarks};
+use pcproxy::flow::{Consumer, Downstream, Fill, Flow, Producer, ProducerConsumerProxy, Upstream, Watermarks};
 use pcproxy::shaping::{Limit, TokenBucket};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
@@ -48,8 +48,10 @@ fn attempts() -> impl Strategy<Value = Vec<Attempt>> {
 }
 
 /// A producer of the stream up to `end`.
-struct Upstream {
+struct Stream {
     attempts: Cycle<std::vec::IntoIter<Attempt>>,
+    /// Bytes straight to the consumer, at each attempt.
+    passes: Cycle<std::vec::IntoIter<Attempt>>,
     streaming: bool,
     end: usize,
     /// Where in the stream it is.
@@ -59,24 +61,10 @@ struct Upstream {
     stopped: bool,
 }
 
-impl Upstream {
-    fn new(attempts: Vec<Attempt>, streaming: bool, end: usize) -> Self {
-        let attempts = attempts.into_iter().cycle();
-        Upstream { attempts, streaming, end, at: 0, wanted: streaming, ready: true, stopped: false }
-    }
-
-    fn can_produce(&self) -> bool {
-        self.wanted && self.ready
-    }
-
-    /// Puts at most `room` bytes into `buffer`. Returns whether there are more to come.
-    fn fill(&mut self, buffer: &mut Deque, room: usize) -> bool {
-        if self.at == self.end {
-            return false;
-        }
-        let moved = self.attempt(room);
-        buffer.append(&self.next(moved));
-        true
+impl Stream {
+    fn new(attempts: Vec<Attempt>, passes: Vec<Attempt>, streaming: bool, end: usize) -> Self {
+        let (attempts, passes) = (attempts.into_iter().cycle(), passes.into_iter().cycle());
+        Stream { attempts, passes, streaming, end, at: 0, wanted: streaming, ready: true, stopped: false }
     }
 
     /// The next `len` bytes.
@@ -96,7 +84,7 @@ impl Upstream {
     }
 }
 
-impl Producer for Upstream {
+impl Producer for Stream {
     fn pause_producing(&mut self) {
         self.wanted = false;
     }
@@ -109,17 +97,44 @@ impl Producer for Upstream {
     }
 }
 
+impl Upstream<Taker, Deque> for Stream {
+    type Error = Infallible;
+    fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+    fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    fn fill(&mut self, buffer: &mut Deque, room: usize) -> Result<Fill, Infallible> {
+        if self.at == self.end {
+            return Ok(Fill::End);
+        }
+        let moved = self.attempt(room);
+        buffer.append(&self.next(moved));
+        Ok(Fill::Moved(moved))
+    }
+
+    fn pass(&mut self, taker: &mut Taker, limit: usize) -> usize {
+        let (amount, _) = self.passes.next().expect("for ever");
+        let moved = amount.min(limit).min(self.end - self.at);
+        self.next(moved).into_iter().for_each(|byte| taker.take(byte));
+        self.wanted &= self.streaming || moved == 0;
+        moved
+    }
+}
+
 /// A consumer that checks that it gets the stream, in order and without gaps.
-struct Downstream {
+struct Taker {
     attempts: Cycle<std::vec::IntoIter<Attempt>>,
     taken: usize,
     ready: bool,
     finished: bool,
 }
 
-impl Downstream {
+impl Taker {
     fn new(attempts: Vec<Attempt>) -> Self {
-        Downstream { attempts: attempts.into_iter().cycle(), taken: 0, ready: true, finished: false }
+        Taker { attempts: attempts.into_iter().cycle(), taken: 0, ready: true, finished: false }
     }
 
     fn attempt(&mut self, most: usize) -> usize {
@@ -134,7 +149,7 @@ impl Downstream {
     }
 }
 
-impl Consumer<Deque> for Downstream {
+impl Consumer<Deque> for Taker {
     type Error = Infallible;
     fn register_producer(&mut self, _streaming: bool) {}
     fn unregister_producer(&mut self) {}
@@ -152,12 +167,25 @@ impl Consumer<Deque> for Downstream {
     }
 }
 
-type Proxy = ProducerConsumerProxy<Upstream, Downstream, Deque, TokenBucket>;
+impl Downstream<Deque> for Taker {
+    fn is_ready(&self) -> bool {
+        self.ready
+    }
+    fn is_finished(&self) -> bool {
+        self.finished
+    }
+    fn delivered(&self) -> u64 {
+        self.taken as u64
+    }
+}
+
+type Proxy = ProducerConsumerProxy<Stream, Taker, Deque, TokenBucket>;
 
 /// Two neighbours, and the proxy between them.
 #[derive(Clone, Debug)]
 struct Setup {
     upstream: Vec<Attempt>,
+    passes: Vec<Attempt>,
     downstream: Vec<Attempt>,
     streaming: bool,
     end: usize,
@@ -166,28 +194,31 @@ struct Setup {
 }
 
 impl Setup {
+    fn ends(&self) -> (Stream, Taker) {
+        let stream = Stream::new(self.upstream.clone(), self.passes.clone(), self.streaming, self.end);
+        (stream, Taker::new(self.downstream.clone()))
+    }
+
     fn proxy(&self, i_am_streaming: bool) -> Proxy {
-        let downstream = Downstream::new(self.downstream.clone());
+        let (stream, taker) = self.ends();
         let bucket = TokenBucket::empty(self.limit);
-        let mut proxy = Proxy::shaped(downstream, Deque::default(), self.watermarks, i_am_streaming, bucket);
-        let upstream = Upstream::new(self.upstream.clone(), self.streaming, self.end);
-        proxy.register_producer(upstream, self.streaming).expect("the first");
+        let mut proxy = Proxy::shaped(taker, Deque::default(), self.watermarks, i_am_streaming, bucket);
+        proxy.register_producer(stream, self.streaming).expect("the first");
         proxy
     }
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
-    let watermarks = (1..100usize).prop_flat_map(|high| (Just(high), 0..high)).prop_map(|(high, low)| Watermarks {
-        high,
-        low,
-        prefetch: true,
-    });
+    let watermarks =
+        (1..100usize).prop_flat_map(|high| (Just(high), 0..high)).prop_map(|(high, low)| Watermarks::new(high, low));
     let limit = (1..2000u64, 1..100u64)
         .prop_flat_map(|(rate, burst)| (Just(rate), Just(burst), 1..=burst))
-        .prop_map(|(rate, burst, quantum)| Limit { quantum, ..Limit::new(rate, burst) });
-    (attempts(), attempts(), any::<bool>(), 0..400usize, watermarks, prop::option::of(limit)).prop_map(
-        |(upstream, downstream, streaming, end, watermarks, limit)| Setup {
+        .prop_map(|(rate, burst, quantum)| Limit::new(rate, burst).with_quantum(quantum));
+    let limit = prop::option::of(limit);
+    (attempts(), attempts(), attempts(), any::<bool>(), 0..400usize, watermarks, limit).prop_map(
+        |(upstream, passes, downstream, streaming, end, watermarks, limit)| Setup {
             upstream,
+            passes,
             downstream,
             streaming,
             end,
@@ -197,37 +228,35 @@ fn setup() -> impl Strategy<Value = Setup> {
     )
 }
 
-fn consumer(proxy: &Proxy) -> &Downstream {
+fn taker(proxy: &Proxy) -> &Taker {
     proxy.consumer().expect("not stopped")
 }
 
-/// The event loop of the program, with neighbours that exist only here.
-struct EventLoop {
-    proxy: Proxy,
+/// The flow of the program, with neighbours, a clock and a poller that exist only here.
+struct Simulation {
+    flow: Flow<Stream, Taker, Deque, TokenBucket>,
     now: Duration,
     /// Which of several events comes first.
     luck: Cycle<std::vec::IntoIter<usize>>,
-    /// Bytes straight from producer to consumer, at each attempt.
-    passes: Cycle<std::vec::IntoIter<Attempt>>,
     /// When how many bytes had been delivered.
     deliveries: Vec<(Duration, usize)>,
     steps_left: usize,
 }
 
-/// What the event loop can be waiting for.
+/// What a flow can be waiting for.
 enum Wake {
     Readable,
     Writable,
     Timer(Duration),
 }
 
-impl EventLoop {
-    fn new(setup: &Setup, luck: Vec<usize>, passes: Vec<Attempt>) -> Self {
-        EventLoop {
-            proxy: setup.proxy(true),
+impl Simulation {
+    fn new(setup: &Setup, luck: Vec<usize>) -> Self {
+        let ((stream, taker), bucket) = (setup.ends(), TokenBucket::empty(setup.limit));
+        Simulation {
+            flow: Flow::new(stream, setup.streaming, taker, Deque::default(), setup.watermarks, bucket),
             now: Duration::ZERO,
             luck: luck.into_iter().cycle(),
-            passes: passes.into_iter().cycle(),
             deliveries: vec![(Duration::ZERO, 0)],
             // At least one in seven attempts moves a byte, in or out, and no step has more than
             // two; after each sleep comes a step.
@@ -235,78 +264,54 @@ impl EventLoop {
         }
     }
 
-    fn is_finished(&self) -> bool {
-        consumer(&self.proxy).finished
+    fn proxy(&self) -> &Proxy {
+        self.flow.proxy()
     }
 
     /// Takes a step, or sleeps until there may be one to take.
     fn turn(&mut self) -> TestCaseResult {
-        prop_assert!(self.steps_left > 0, "no end: {:?}", self.proxy);
+        prop_assert!(self.steps_left > 0, "no end: {:?}", self.proxy());
         self.steps_left -= 1;
-        let was_paused = self.proxy.producer_paused();
-        if !self.work() {
-            self.sleep()?;
-        }
-        check(&self.proxy, was_paused)
-    }
-
-    /// Takes a step if one can be taken now.
-    fn work(&mut self) -> bool {
-        self.proxy.drip(self.now);
-        if consumer(&self.proxy).ready && self.proxy.due().is_some_and(|due| due <= self.now) {
-            let Ok(()) = self.proxy.resume_producing();
-        } else if self.proxy.producer().is_some_and(Upstream::can_produce) {
-            let (amount, _) = self.passes.next().expect("for ever");
-            let moved = self.proxy.pass_through(1000, |upstream, downstream, limit| {
-                let moved = amount.min(limit).min(upstream.end - upstream.at);
-                upstream.next(moved).into_iter().for_each(|byte| downstream.take(byte));
-                upstream.wanted &= upstream.streaming || moved == 0;
-                moved
-            });
-            if moved == 0 {
-                let Ok(more) = self.proxy.write_with(|upstream, buffer, room| {
-                    assert!(room > 0, "a producer that is wanted has no room");
-                    upstream.fill(buffer, room)
-                });
-                if more == Some(false) {
-                    self.proxy.finish();
-                }
+        let was_paused = self.proxy().producer_paused();
+        let Ok(stepped) = self.flow.step(self.now);
+        if stepped {
+            let taken = taker(self.proxy()).taken;
+            if self.deliveries.last().is_none_or(|last| last.1 < taken) {
+                self.deliveries.push((self.now, taken));
             }
         } else {
-            return false;
+            self.sleep()?;
         }
-        let taken = consumer(&self.proxy).taken;
-        if self.deliveries.last().is_none_or(|last| last.1 < taken) {
-            self.deliveries.push((self.now, taken));
-        }
-        true
+        check(self.proxy(), was_paused)
     }
 
     /// Sleeps until the first of what it waits for; an error if nothing would ever wake it.
     fn sleep(&mut self) -> TestCaseResult {
+        let needs = self.flow.needs();
         let mut wakes = Vec::new();
-        if self.proxy.producer().is_some_and(|upstream| upstream.wanted) {
+        if needs.input {
             wakes.push(Wake::Readable);
         }
-        let waiting = !consumer(&self.proxy).ready && self.proxy.buffered() > 0;
-        if waiting {
+        if needs.output {
             wakes.push(Wake::Writable);
         }
-        if let Some(due) = self.proxy.due().filter(|_| !waiting) {
+        if let Some(due) = needs.due {
+            prop_assert!(due > self.now, "it rests although tokens are due");
             wakes.push(Wake::Timer(due));
         }
-        prop_assert!(!wakes.is_empty(), "asleep for ever: {:?}", self.proxy);
+        prop_assert!(!wakes.is_empty(), "asleep for ever: {:?}", self.proxy());
         let luck = self.luck.next().expect("for ever");
         let later = self.now + Duration::from_micros(luck as u64 * 100);
+        let proxy = self.flow.proxy_mut();
         match wakes.swap_remove(luck % wakes.len()) {
             Wake::Timer(due) => self.now = due,
             Wake::Readable => {
                 self.now = later;
-                self.proxy.producer_mut().into_iter().for_each(|upstream| upstream.ready = true);
+                proxy.producer_mut().into_iter().for_each(|stream| stream.ready = true);
             }
             Wake::Writable => {
                 self.now = later;
-                self.proxy.consumer_mut().into_iter().for_each(|downstream| downstream.ready = true);
+                proxy.consumer_mut().into_iter().for_each(|taker| taker.ready = true);
             }
         }
         Ok(())
@@ -315,10 +320,10 @@ impl EventLoop {
 
 /// What holds between any two steps.
 fn check(proxy: &Proxy, was_paused: bool) -> TestCaseResult {
-    let (held, Watermarks { high, low, .. }) = (proxy.buffered(), proxy.watermarks());
+    let (held, high, low) = (proxy.buffered(), proxy.watermarks().high(), proxy.watermarks().low());
     prop_assert!(held <= high, "{held} bytes held, {high} allowed");
     if let Some(upstream) = proxy.producer() {
-        prop_assert_eq!(upstream.at, consumer(proxy).taken + held, "bytes produced, and bytes delivered or held");
+        prop_assert_eq!(upstream.at, taker(proxy).taken + held, "bytes produced, and bytes delivered or held");
     }
     let Some(upstream) = proxy.producer().filter(|upstream| upstream.streaming) else { return Ok(()) };
     let paused = proxy.producer_paused();
@@ -364,12 +369,12 @@ fn happen(proxy: &mut Proxy, event: Event, now: &mut Duration) {
             let Ok(()) = proxy.write(&data);
         }
         Event::Fill => {
-            let Ok(_) = proxy.write_with(Upstream::fill);
+            let Ok(_) = proxy.write_with(Stream::fill);
         }
         Event::Pass(amount) => {
-            proxy.pass_through(100, |upstream, downstream, limit| {
+            proxy.pass_through(100, |stream, taker, limit| {
                 let moved = amount.min(limit);
-                upstream.next(moved).into_iter().for_each(|byte| downstream.take(byte));
+                stream.next(moved).into_iter().for_each(|byte| taker.take(byte));
                 moved
             });
         }
@@ -388,36 +393,34 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn the_event_loop_delivers_everything_in_order_and_never_waits_for_nothing(
+    fn a_flow_delivers_everything_in_order_and_never_waits_for_nothing(
         setup in setup(),
         luck in luck(),
-        passes in attempts(),
     ) {
-        let mut event_loop = EventLoop::new(&setup, luck, passes);
-        while !event_loop.is_finished() {
-            event_loop.turn()?;
+        let mut simulation = Simulation::new(&setup, luck);
+        while !simulation.flow.is_finished() {
+            simulation.turn()?;
         }
-        prop_assert_eq!(consumer(&event_loop.proxy).taken, setup.end);
-        prop_assert_eq!(event_loop.proxy.buffered(), 0);
+        prop_assert_eq!(taker(simulation.proxy()).taken, setup.end);
+        prop_assert_eq!(simulation.proxy().buffered(), 0);
     }
 
     #[test]
-    fn a_shaped_event_loop_keeps_to_the_limit_in_every_interval(
+    fn a_shaped_flow_keeps_to_the_limit_in_every_interval(
         setup in setup(),
         limit in (1..2000u64, 1..100u64),
         luck in luck(),
-        passes in attempts(),
     ) {
         let limit = Limit::new(limit.0, limit.1);
-        let mut event_loop = EventLoop::new(&Setup { limit: Some(limit), ..setup }, luck, passes);
-        while !event_loop.is_finished() {
-            event_loop.turn()?;
+        let mut simulation = Simulation::new(&Setup { limit: Some(limit), ..setup }, luck);
+        while !simulation.flow.is_finished() {
+            simulation.turn()?;
         }
-        let deliveries = &event_loop.deliveries;
+        let deliveries = &simulation.deliveries;
         for (at, &(from, _)) in deliveries.iter().enumerate().skip(1) {
             let before = deliveries[at - 1].1;
             for &(to, after) in &deliveries[at..] {
-                let allowed = limit.burst as u128 * 1_000_000_000 + (to - from).as_nanos() * limit.rate as u128;
+                let allowed = limit.burst() as u128 * 1_000_000_000 + (to - from).as_nanos() * limit.rate() as u128;
                 prop_assert!((after - before) as u128 * 1_000_000_000 <= allowed, "from {:?} to {:?}", from, to);
             }
         }
@@ -427,21 +430,20 @@ proptest! {
     fn an_input_that_is_ended_early_is_still_delivered_as_far_as_it_was_read(
         setup in setup(),
         luck in luck(),
-        passes in attempts(),
         early in 0..200usize,
     ) {
-        let mut event_loop = EventLoop::new(&setup, luck, passes);
+        let mut simulation = Simulation::new(&setup, luck);
         for _ in 0..early {
-            if !event_loop.is_finished() {
-                event_loop.turn()?;
+            if !simulation.flow.is_finished() {
+                simulation.turn()?;
             }
         }
-        if let Some(read) = event_loop.proxy.producer().map(|upstream| upstream.at) {
-            event_loop.proxy.finish();
-            while !event_loop.is_finished() {
-                event_loop.turn()?;
+        if let Some(read) = simulation.proxy().producer().map(|stream| stream.at) {
+            simulation.flow.finish();
+            while !simulation.flow.is_finished() {
+                simulation.turn()?;
             }
-            prop_assert_eq!(consumer(&event_loop.proxy).taken, read);
+            prop_assert_eq!(taker(simulation.proxy()).taken, read);
         }
     }
 
@@ -457,8 +459,8 @@ proptest! {
             let (paused, before) = (proxy.producer_paused(), proxy.buffered());
             happen(&mut proxy, event, &mut now);
 
-            let (held, Watermarks { high, low, .. }) = (proxy.buffered(), proxy.watermarks());
-            prop_assert_eq!(proxy.producer().map(|upstream| upstream.at), Some(consumer(&proxy).taken + held));
+            let (held, high, low) = (proxy.buffered(), proxy.watermarks().high(), proxy.watermarks().low());
+            prop_assert_eq!(proxy.producer().map(|upstream| upstream.at), Some(taker(&proxy).taken + held));
             let expected = match event {
                 Event::Write(_) | Event::Fill => paused || held >= high,
                 Event::Resume => paused && held > low,
@@ -530,19 +532,20 @@ proptest! {
 fn a_push_producer_is_told_to_pause_at_the_high_mark_and_to_resume_at_the_low_one() {
     let setup = Setup {
         upstream: vec![(4, true)],
+        passes: vec![(0, true)],
         downstream: vec![(3, true)],
         streaming: true,
         end: 100,
-        watermarks: Watermarks { high: 10, low: 5, prefetch: false },
+        watermarks: Watermarks::new(10, 5).without_prefetch(),
         limit: None,
     };
     let mut proxy = setup.proxy(true);
     proxy.pause_producing();
     let mut rooms = Vec::new();
-    while proxy.producer().is_some_and(Upstream::can_produce) && rooms.len() < 10 {
-        let Ok(_) = proxy.write_with(|upstream, buffer, room| {
+    while proxy.producer().is_some_and(|stream| stream.wanted && stream.ready) && rooms.len() < 10 {
+        let Ok(_) = proxy.write_with(|stream, buffer, room| {
             rooms.push(room);
-            upstream.fill(buffer, room)
+            stream.fill(buffer, room)
         });
     }
     assert_eq!(rooms, [10, 6, 2], "the last piece is cut to the room that is left");
@@ -557,6 +560,7 @@ fn a_push_producer_is_told_to_pause_at_the_high_mark_and_to_resume_at_the_low_on
 fn tokens_for_bytes_that_did_not_go_out_stay_in_the_bucket() {
     let setup = Setup {
         upstream: vec![(usize::MAX, true)],
+        passes: vec![(0, true)],
         downstream: vec![(3, true)],
         streaming: true,
         end: 100,
@@ -572,5 +576,5 @@ fn tokens_for_bytes_that_did_not_go_out_stay_in_the_bucket() {
     for _ in 0..5 {
         happen(&mut proxy, Event::Resume, &mut now);
     }
-    assert_eq!(consumer(&proxy).taken, 10, "all of the bucket, and no more");
+    assert_eq!(taker(&proxy).taken, 10, "all of the bucket, and no more");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Ask, Ledger, Reply, Terms};
 use crate::os::Id;
-use crate::shaping::Shaper;
+use crate::shaping::{Refusal, Shaper};
 
 /// One member of one group: asks the ledger for a quantum of tokens at a time, and spends them
 /// without asking again.
@@ -150,7 +150,7 @@ impl<L: Ledger> Shaper for Membership<L> {
         self.now = self.now.max(now);
     }
 
-    fn take(&mut self, least: u64, most: u64) -> u64 {
+    fn take(&mut self, least: u64, most: u64) -> Result<u64, Refusal> {
         let (mut common, mut all) = (most, true);
         // The narrowest first: the wider ones are asked only for what it has.
         for level in self.levels.iter_mut().rev() {
@@ -160,10 +160,14 @@ impl<L: Ledger> Shaper for Membership<L> {
             }
         }
         if !all {
-            return 0;
+            return Err(Refusal { again: self.due_for(least) });
         }
         self.levels.iter_mut().for_each(|level| level.spend(common));
-        common
+        Ok(common)
+    }
+
+    fn in_hand(&self) -> u64 {
+        self.levels.iter().map(|level| level.in_hand(self.now)).min().unwrap_or(u64::MAX)
     }
 
     fn refund(&mut self, unused: u64) {

@@ -56,7 +56,7 @@ impl Chunks {
         chunks
     }
 
-    /// Is meant for at most `capacity` bytes from now on. What is held stays, though it be more.
+    /// Is meant for at most `capacity` bytes from now on. Bytes already held stay.
     pub fn set_capacity(&mut self, capacity: usize) {
         self.size = capacity.clamp(1, CHUNK);
         self.spare.clear();
@@ -116,20 +116,6 @@ impl Chunks {
         }
     }
 
-    /// Puts `data` in front of what is held.
-    ///
-    /// # Errors
-    /// When the system has no memory left.
-    pub fn prepend(&mut self, data: &[u8]) -> io::Result<()> {
-        if !data.is_empty() {
-            let mut bytes = MmapMut::map_anon(data.len())?;
-            bytes.copy_from_slice(data);
-            self.len += data.len();
-            self.chunks.push_front(Chunk { bytes, start: 0, end: data.len() });
-        }
-        Ok(())
-    }
-
     /// The first chunk has been emptied: it is the next to be filled, from its start, or
     /// goes back to the system if enough are waiting already.
     fn recycle(&mut self) {
@@ -168,7 +154,6 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Append(usize),
-        Prepend(usize),
         Consume(usize),
     }
 
@@ -176,7 +161,6 @@ mod tests {
         let size = prop_oneof![0..20usize, 4000..300_000usize];
         prop_oneof![
             4 => size.clone().prop_map(Step::Append),
-            1 => size.clone().prop_map(Step::Prepend),
             4 => size.prop_map(Step::Consume),
         ]
     }
@@ -196,13 +180,6 @@ mod tests {
                         let data = some(n);
                         chunks.append(&data);
                         model.extend(data);
-                    }
-                    Step::Prepend(n) => {
-                        let data = some(n);
-                        chunks.prepend(&data).unwrap();
-                        for byte in data.into_iter().rev() {
-                            model.push_front(byte);
-                        }
                     }
                     Step::Consume(n) => {
                         let mut left = n.min(model.len());

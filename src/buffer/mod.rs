@@ -24,6 +24,11 @@ pub trait Buffer {
     }
     /// Takes all of `data`, behind what is held.
     fn append(&mut self, data: &[u8]);
+    /// Whether taking in the next byte now costs a copy that is spared once the consumer has
+    /// taken some.
+    fn would_copy(&self) -> bool {
+        false
+    }
 }
 
 /// Whether a buffer may have `size` bytes: from 1 to what the memory allows.
@@ -32,7 +37,7 @@ pub trait Buffer {
 /// Why it may not.
 pub fn check_size(size: u64) -> Result<usize, String> {
     if size == 0 {
-        return Err("nothing could pass: the least is 1".to_owned());
+        return Err("must be at least 1 byte".to_owned());
     }
     let memory = rustix::system::sysinfo();
     let memory = memory.totalram as u64 * u64::from(memory.mem_unit);
@@ -50,12 +55,19 @@ pub fn check_size(size: u64) -> Result<usize, String> {
 /// the pipes have no slot for, or no permission, is held in [`Chunks`] until these have
 /// drained. So a buffer of any size costs no copy as long as the consumer keeps up, and
 /// holds every byte of its capacity however small the producer's writes are.
+///
+/// A refusal to splice moves nothing: bytes in the pipes stay there, and are copied out piece by
+/// piece. So they stay held and counted even where memory runs out meanwhile.
 #[derive(Debug)]
 pub struct Fifo {
+    /// Bytes that were copied out of the first pipe, in front of it.
+    staged: Chunks,
     /// Filled one after the other; the first that is not full is the last there is.
     pipes: VecDeque<KernelPipe>,
     /// How many pipes there may be: none if one side does not splice.
     most_pipes: usize,
+    /// The consumer does not splice: the pipes are read.
+    reads_pipes: bool,
     /// Bytes to each.
     pipe_size: usize,
     chunks: Chunks,
@@ -67,12 +79,16 @@ impl Fifo {
     /// Enough for 16 MiB, with the first and the last partly filled. All pipes of a user share
     /// a quota of 64 MiB: leave the neighbours theirs.
     const PIPES: usize = 18;
+    /// Bytes that are copied out of a pipe at once.
+    const STAGE: usize = 64 * 1024;
 
     /// A buffer for at most `capacity` bytes, which may hold them in pipes if `splices`.
     pub fn new(capacity: usize, splices: bool) -> Self {
         Fifo {
+            staged: Chunks::new(Self::STAGE),
             pipes: VecDeque::new(),
             most_pipes: if splices { Self::PIPES } else { 0 },
+            reads_pipes: false,
             pipe_size: Self::pipe_size(capacity),
             chunks: Chunks::new(capacity),
         }
@@ -83,20 +99,26 @@ impl Fifo {
         capacity.saturating_mul(2).min(Self::PIPE)
     }
 
-    /// Is for at most `capacity` bytes from now on. What is held stays, though it be more.
+    /// Holds at most `capacity` bytes from now on. Bytes already held stay, even if they exceed it.
     pub fn set_capacity(&mut self, capacity: usize) {
         self.pipe_size = Self::pipe_size(capacity);
         self.chunks.set_capacity(capacity);
     }
 
-    /// Takes at most `limit` bytes, at least 1, from `fd` by reference. Nothing, where they
-    /// have to be read to [`memory`](Self::memory) instead.
+    /// Takes at most `limit` bytes, at least 1, from `fd` by reference: from the place `at`, which
+    /// then moves on, or from where `fd` stands. Nothing, where they have to be read to
+    /// [`memory`](Self::memory) instead.
     ///
     /// # Errors
     /// Those of reading `fd`.
-    pub fn splice_from(&mut self, fd: impl AsFd, limit: usize) -> rustix::io::Result<Option<Splice>> {
+    pub fn splice_from(
+        &mut self,
+        fd: impl AsFd,
+        mut at: Option<&mut u64>,
+        limit: usize,
+    ) -> rustix::io::Result<Option<Splice>> {
         while let Some(pipe) = self.splice_end() {
-            match pipe.splice_from(&fd, limit)? {
+            match pipe.splice_from(&fd, at.as_deref_mut(), limit)? {
                 Splice::NotReady if !pipe.has_slot() => {
                     if !pipe.is_dense() {
                         // Small pieces have taken up the slots: memory holds them closer together.
@@ -113,7 +135,7 @@ impl Fifo {
     /// The pipe that is being filled: none while bytes in memory are waiting, which spliced
     /// ones must not overtake.
     fn splice_end(&mut self) -> Option<&mut KernelPipe> {
-        if !self.chunks.is_empty() {
+        if !self.chunks.is_empty() || self.most_pipes == 0 {
             return None;
         }
         if self.pipes.back().is_none_or(KernelPipe::is_full) && self.pipes.len() < self.most_pipes {
@@ -126,21 +148,25 @@ impl Fifo {
         self.pipes.back_mut().filter(|last| !last.is_full())
     }
 
-    /// Whether the next byte would be copied to memory that could be spliced once the
-    /// consumer has made room.
-    pub fn would_copy(&self) -> bool {
-        let full = self.pipes.len() == self.most_pipes && self.pipes.back().is_some_and(KernelPipe::is_full);
-        self.most_pipes > 0 && (full || !self.chunks.is_empty())
-    }
-
     /// The front of the buffer.
-    pub fn front(&mut self) -> Front<'_> {
+    ///
+    /// # Errors
+    /// When memory is needed to read a pipe and none is left. The bytes stay where they are.
+    pub fn front(&mut self) -> io::Result<Front<'_>> {
+        if !self.staged.is_empty() {
+            return Ok(Front::Memory(&mut self.staged));
+        }
         while self.pipes.len() > 1 && self.pipes[0].is_empty() {
             self.pipes.pop_front();
         }
         match self.pipes.front_mut() {
-            Some(pipe) if !pipe.is_empty() => Front::Pipe(pipe),
-            _ => Front::Memory(&mut self.chunks),
+            Some(pipe) if !pipe.is_empty() && self.reads_pipes => {
+                let read = pipe.read(self.staged.writable()?)?;
+                self.staged.commit(read);
+                Ok(Front::Memory(&mut self.staged))
+            }
+            Some(pipe) if !pipe.is_empty() => Ok(Front::Pipe(pipe)),
+            _ => Ok(Front::Memory(&mut self.chunks)),
         }
     }
 
@@ -149,17 +175,17 @@ impl Fifo {
         &mut self.chunks
     }
 
-    /// Does without pipes from now on, since one side refuses to splice. What they hold goes
-    /// to memory.
-    ///
-    /// # Errors
-    /// When the system has no memory left.
-    pub fn give_up_splicing(&mut self) -> io::Result<()> {
+    /// Takes in nothing by reference from now on, since the producer does not splice. Bytes in
+    /// pipes stay there.
+    pub fn refuse_to_splice_in(&mut self) {
         self.most_pipes = 0;
-        while let Some(mut last) = self.pipes.pop_back() {
-            self.chunks.prepend(&last.read_all()?)?;
-        }
-        Ok(())
+    }
+
+    /// Hands out nothing by reference from now on, since the consumer does not splice. Bytes in
+    /// pipes stay there until they are copied out.
+    pub fn refuse_to_splice_out(&mut self) {
+        self.most_pipes = 0;
+        self.reads_pipes = true;
     }
 }
 
@@ -174,9 +200,13 @@ pub enum Front<'a> {
 
 impl Buffer for Fifo {
     fn len(&self) -> usize {
-        self.pipes.iter().map(KernelPipe::len).sum::<usize>() + self.chunks.len()
+        self.staged.len() + self.pipes.iter().map(KernelPipe::len).sum::<usize>() + self.chunks.len()
     }
     fn append(&mut self, data: &[u8]) {
         self.chunks.append(data);
+    }
+    fn would_copy(&self) -> bool {
+        let full = self.pipes.len() == self.most_pipes && self.pipes.back().is_some_and(KernelPipe::is_full);
+        self.most_pipes > 0 && (full || !self.chunks.is_empty())
     }
 }

@@ -6,6 +6,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, Result};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
+use crate::os::is_refusal;
+
 /// Bytes held in a pipe, moved in and out by reference.
 ///
 /// A pipe's capacity is counted in slots, one a page at the most, however few bytes a piece
@@ -82,13 +84,14 @@ impl KernelPipe {
         self.len == 0 || rustix::event::poll(&mut ends, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
-    /// Takes at most `limit` bytes, at least 1, from `fd`.
+    /// Takes at most `limit` bytes, at least 1, from `fd`: from the place `at`, which then moves on,
+    /// or from where `fd` stands.
     ///
     /// # Errors
     /// Those of reading `fd`.
-    pub fn splice_from(&mut self, fd: impl AsFd, limit: usize) -> Result<Splice> {
+    pub fn splice_from(&mut self, fd: impl AsFd, at: Option<&mut u64>, limit: usize) -> Result<Splice> {
         let result =
-            rustix::pipe::splice(fd, None, &self.write_end, None, limit, SpliceFlags::NONBLOCK | SpliceFlags::MOVE);
+            rustix::pipe::splice(fd, at, &self.write_end, None, limit, SpliceFlags::NONBLOCK | SpliceFlags::MOVE);
         match result {
             Ok(0) => Ok(Splice::End),
             Ok(moved) => {
@@ -117,16 +120,15 @@ impl KernelPipe {
         }
     }
 
-    /// Takes out all that is held.
+    /// Copies bytes out, at most as many as `into` holds.
     ///
     /// # Errors
-    /// Only if the pipe is not what it was: it is private to this process.
-    pub fn read_all(&mut self) -> Result<Vec<u8>> {
-        let mut held = Vec::with_capacity(self.len);
-        while self.len > 0 {
-            self.len -= rustix::io::read(&self.read_end, rustix::buffer::spare_capacity(&mut held))?;
-        }
-        Ok(held)
+    /// Those of `read`.
+    pub fn read(&mut self, into: &mut [u8]) -> Result<usize> {
+        let read = rustix::io::read(&self.read_end, into)?;
+        self.len -= read;
+        self.out_of_slots = false;
+        Ok(read)
     }
 }
 
@@ -134,7 +136,7 @@ fn refusal(error: Errno) -> Result<Splice> {
     match error {
         Errno::AGAIN => Ok(Splice::NotReady),
         Errno::INTR => Ok(Splice::Moved(0)),
-        Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => Ok(Splice::Refused),
+        error if is_refusal(error) => Ok(Splice::Refused),
         error => Err(error),
     }
 }

@@ -6,9 +6,9 @@ use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum, value_parser};
 use pcproxy::budget::{GroupRequest, Name, Terms};
 use pcproxy::report::{Reports, Target};
-use pcproxy::shaping::{Burst, Schedule, parse_burst};
-use pcproxy::transfer::{Config, Pace};
-use pcproxy::units::{parse_interval, parse_rate, parse_size, show_rate};
+use pcproxy::shaping::{Burst, Rate, Schedule, parse_burst};
+use pcproxy::transfer::Config;
+use pcproxy::units::{parse_interval, parse_rate, parse_size, parse_time, show_rate};
 
 use super::words::buffer_size;
 
@@ -49,6 +49,13 @@ pub struct Transfer {
     /// it can be earned by silence.
     #[arg(long, value_name = "SIZE|TIME", value_parser = parse_burst, help_heading = "Rate")]
     burst: Option<Burst>,
+
+    /// Make up for delays of a busy machine, of at most TIME at once
+    ///
+    /// Only the machine's own delay is made up for: the time between the moment at which bytes
+    /// could have gone on and the moment at which they did. 0 makes up for nothing.
+    #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = parse_time, help_heading = "Rate")]
+    catch_up: Duration,
 
     /// Limit the rate by time of day and day of week
     ///
@@ -175,12 +182,13 @@ impl Transfer {
                 PipeSize::Keep => None,
                 PipeSize::Grow(size) => Some(size),
             },
-            pace: match (self.rate, &self.schedule) {
-                (Some(rate), _) => Pace::Constant(rate),
-                (None, Some(schedule)) => Pace::Timetable(schedule.clone()),
-                (None, None) => Pace::Free,
+            rate: match (self.rate, &self.schedule) {
+                (Some(rate), _) => Rate::Constant(rate),
+                (None, Some(schedule)) => Rate::Timetable(schedule.clone()),
+                (None, None) => Rate::Free,
             },
             burst: self.burst,
+            catch_up: self.catch_up,
             group: self.group.clone().map(|(name, rate)| GroupRequest {
                 name,
                 rate,

@@ -26,7 +26,7 @@ const MOST_CLIENTS: usize = 32;
 
 /// How many requests of clients are heard a second, of all of them together, and how many at once:
 /// enough for any number of people, and about a hundredth of a processor.
-const ATTENTION: Limit = Limit { rate: 200, burst: 100, quantum: REQUESTS, rest: 100 };
+const ATTENTION: Limit = Limit::new(200, 100).with_quantum(REQUESTS);
 
 /// How many may wait to be accepted.
 const BACKLOG: i32 = 32;
@@ -97,7 +97,7 @@ impl Server {
     /// Hears those who are waiting, as far as they have attention left at `now`.
     pub fn work(&mut self, now: Duration, host: &mut impl Host) {
         self.attention.drip(now);
-        while self.attention.take(REQUESTS, REQUESTS) > 0 {
+        while self.attention.take(REQUESTS, REQUESTS).is_ok() {
             let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }];
             let found = epoll::wait(&self.epoll, &mut events, Some(&Timespec::default())).unwrap_or(0);
             if found == 0 {

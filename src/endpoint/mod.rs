@@ -1,67 +1,207 @@
-//! The outside world: what stdin and stdout are, and how to use them without blocking.
+//! Anything that bytes come from or go to, and how a proxy is fed from it and feeds it.
 
-mod descriptor;
+mod open;
 mod sink;
 mod source;
 
-pub use descriptor::{Descriptor, Kind, Side};
+pub use open::{stdin, stdout};
 pub use sink::Sink;
-pub use source::{Fill, Source};
+pub use source::Source;
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::{fmt, io};
 
-/// An operation on one of the two sides failed for good.
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::os::{Kind, SharedFd};
+
+/// A descriptor that bytes come from or go to.
+///
+/// It is ours to close. Its open file description may be shared with other processes: its flags
+/// are never changed.
 #[derive(Debug)]
-pub struct StreamError {
-    /// The side it happened on.
-    pub side: Side,
-    /// Why.
-    pub cause: io::Error,
+pub struct Endpoint {
+    fd: SharedFd,
+    label: String,
+    /// Its place in the file is that of other processes too.
+    shares_offset: bool,
 }
 
-impl StreamError {
-    fn new(side: Side, cause: impl Into<io::Error>) -> Self {
-        StreamError { side, cause: cause.into() }
+impl Endpoint {
+    /// An endpoint with a label for messages, such as `stdin`. `shares_offset` says that other
+    /// processes may use the same open file description.
+    ///
+    /// # Errors
+    /// When `fd` cannot be examined, or cuts messages that do not fit a read.
+    pub fn new(fd: OwnedFd, label: impl Into<String>, shares_offset: bool) -> Result<Self, EndpointError> {
+        let label = label.into();
+        let fd = SharedFd::new(fd).map_err(|error| EndpointError::new(&label, error))?;
+        Ok(Endpoint { fd, label, shares_offset })
     }
-}
 
-impl fmt::Display for StreamError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.side, self.cause)
+    /// What messages call it.
+    pub fn label(&self) -> &str {
+        &self.label
     }
-}
 
-impl std::error::Error for StreamError {}
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.fd.kind()
+    }
 
-/// Grows the pipe behind each of the two descriptors to `size` bytes, where there is one, it
-/// is smaller, and the system allows it. Fewer, larger steps on both sides are worth more
-/// than anything done between them.
-pub fn grow_pipes(ends: [&Descriptor; 2], size: usize) {
-    for end in ends {
-        if end.kind() == Kind::Pipe && rustix::pipe::fcntl_getpipe_size(end.fd()).is_ok_and(|now| now < size) {
+    /// Whether writes go to the end of the file (`>>`).
+    pub fn appends(&self) -> bool {
+        self.fd.flags().contains(OFlags::APPEND)
+    }
+
+    /// Takes note that nothing can wait for this endpoint, since the system says that it is always
+    /// ready.
+    pub fn set_always_ready(&mut self) {
+        self.fd.set_plain();
+    }
+
+    /// Whether it never waits for another process.
+    pub fn is_always_ready(&self) -> bool {
+        self.fd.is_plain()
+    }
+
+    /// Reads what is there, at most as much as `into` holds; 0 is the end.
+    ///
+    /// # Errors
+    /// `EAGAIN` if nothing is there, else those of `read`.
+    pub fn read(&mut self, into: &mut [u8]) -> Result<usize, Errno> {
+        self.fd.read(into)
+    }
+
+    /// Writes what goes without waiting; at least one byte.
+    ///
+    /// # Errors
+    /// `EAGAIN` if nothing goes, else those of `write`.
+    pub fn write(&mut self, from: &[u8]) -> Result<usize, Errno> {
+        self.fd.write(from)
+    }
+
+    /// Grows the pipe behind it to `size` bytes, where there is one, it is smaller, and the system
+    /// allows it. Fewer, larger steps on both sides are worth more than anything done between
+    /// them.
+    pub fn grow_pipe(&self, size: usize) {
+        if self.kind() == Kind::Pipe && rustix::pipe::fcntl_getpipe_size(self).is_ok_and(|now| now < size) {
             // EPERM and EBUSY: go on with what there is.
-            let _ = rustix::pipe::fcntl_setpipe_size(end.fd(), size);
+            let _ = rustix::pipe::fcntl_setpipe_size(self, size);
+        }
+    }
+
+    /// How many bytes are still to be read from a file or a disk, as of now; none if that cannot
+    /// be told. Files of size 0, such as those in `/proc`, may hold bytes all the same.
+    pub fn left_to_read(&self) -> Option<u64> {
+        let size = match self.kind() {
+            Kind::File => rustix::fs::fstat(self).ok()?.st_size as u64,
+            Kind::Disk => self.fd.size_of_disk()?,
+            _ => 0,
+        };
+        let at = if size > 0 { rustix::fs::tell(self).ok()? } else { 0 };
+        (size > 0).then(|| size.saturating_sub(at))
+    }
+
+    /// Closes it.
+    ///
+    /// # Errors
+    /// When the system could not keep what was written to it: a network file system may tell of a
+    /// full disk only now.
+    pub fn close(self) -> Result<(), EndpointError> {
+        let Endpoint { fd, label, .. } = self;
+        match fd.close() {
+            // The descriptor is closed all the same.
+            Ok(()) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(EndpointError::new(&label, error)),
+        }
+    }
+
+    /// Whether a splice from it never waits for another process.
+    fn splices_from(&self) -> bool {
+        match self.kind() {
+            Kind::Pipe => true,
+            // Where the place in it cannot be claimed, see `Source::claim`.
+            Kind::Disk => !self.shares_offset && self.is_always_ready(),
+            // A splice from a blocking TCP socket waits, whatever its flags say.
+            _ => self.is_always_ready(),
+        }
+    }
+
+    /// Whether a splice to it never waits for another process, and disturbs none.
+    fn splices_to(&self) -> bool {
+        match self.kind() {
+            Kind::Pipe => true,
+            // A splice moves the place in the file without the lock that read and write take.
+            Kind::File | Kind::Disk => self.is_always_ready() && !self.appends() && !self.shares_offset,
+            // A splice to a blocking socket waits for room for all of it.
+            _ => self.is_always_ready(),
         }
     }
 }
 
-/// Whether stdout is the very file that stdin reads, and writing would feed the reading, as
+impl AsFd for Endpoint {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// How bytes may go between two endpoints without a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Splicing {
+    /// By way of a pipe of our own.
+    pub by_pipe: bool,
+    /// In one step: one of the two must be a pipe.
+    pub straight: bool,
+}
+
+impl Splicing {
+    /// How bytes may go from `input` to `output`. To be asked once it is known which of them are
+    /// always ready.
+    pub fn between(input: &Endpoint, output: &Endpoint) -> Self {
+        let by_pipe = input.splices_from() && output.splices_to();
+        Splicing { by_pipe, straight: by_pipe && [input, output].iter().any(|end| end.kind() == Kind::Pipe) }
+    }
+}
+
+/// Whether `output` is the very file that `input` reads, and writing would feed the reading, as
 /// `cat` puts it: "input file is output file".
-pub fn feeds_itself(input: &Descriptor, output: &Descriptor) -> bool {
+pub fn feeds_itself(input: &Endpoint, output: &Endpoint) -> bool {
     let same = || {
-        let (one, other) = (rustix::fs::fstat(input.fd()).ok()?, rustix::fs::fstat(output.fd()).ok()?);
-        let reads_at = rustix::fs::tell(input.fd()).ok()?;
-        let writes_at = if output.appends() { other.st_size as u64 } else { rustix::fs::tell(output.fd()).ok()? };
+        let (one, other) = (rustix::fs::fstat(input).ok()?, rustix::fs::fstat(output).ok()?);
+        let reads_at = rustix::fs::tell(input).ok()?;
+        let writes_at = if output.appends() { other.st_size as u64 } else { rustix::fs::tell(output).ok()? };
         Some((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino) && reads_at < writes_at)
     };
     input.kind() == Kind::File && output.kind() == Kind::File && same().unwrap_or(false)
 }
 
-/// How many bytes of a regular file are still to be read, as of now; nothing of anything else.
-pub fn left_to_read(input: &Descriptor) -> Option<u64> {
-    if input.kind() != Kind::File {
-        return None;
+/// An operation on an endpoint failed for good.
+#[derive(Debug)]
+pub struct EndpointError {
+    /// What messages call the endpoint.
+    pub label: String,
+    /// Why.
+    pub cause: io::Error,
+}
+
+impl EndpointError {
+    /// The endpoint of this label failed for this reason.
+    pub fn new(label: &str, cause: impl Into<io::Error>) -> Self {
+        EndpointError { label: label.to_owned(), cause: cause.into() }
     }
-    let size = rustix::fs::fstat(input.fd()).ok()?.st_size as u64;
-    Some(size.saturating_sub(rustix::fs::tell(input.fd()).ok()?))
+}
+
+impl fmt::Display for EndpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.label, self.cause)
+    }
+}
+
+impl std::error::Error for EndpointError {}
+
+/// The number of an error of the system; out of memory where there is none.
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::NOMEM)
 }

@@ -1,5 +1,8 @@
 //! One direction of bytes: the state machine that pauses and resumes, and what it does next.
+//! There is no clock and no descriptor here.
 
 mod proxy;
+mod step;
 
 pub use proxy::{Consumer, Producer, ProducerConsumerProxy, ProducerRegistered, Watermarks};
+pub use step::{Downstream, Fill, Flow, Needs, Upstream};

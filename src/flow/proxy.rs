@@ -42,23 +42,46 @@ pub trait Consumer<B> {
     fn finish(&mut self);
 }
 
-/// Where the producer is paused and resumed, in buffered bytes.
+/// Where the producer is paused and resumed, in buffered bytes: `low < high`, always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {
-    /// A push producer is paused once this many bytes are held. At least 1.
-    pub high: usize,
-    /// A paused producer is resumed once no more than this many are. Below `high`.
-    pub low: usize,
-    /// A pull producer is asked for more until it has filled the buffer to `high`, and again
-    /// from `low` on, without waiting for the consumer to ask. If not, as in Twisted, it is
-    /// asked when the consumer asks, and by a proxy that streams only once.
-    pub prefetch: bool,
+    high: usize,
+    low: usize,
+    prefetch: bool,
 }
 
 impl Watermarks {
-    /// Twisted's rule: paused at `size` bytes, resumed below it, no prefetching.
+    /// A push producer is paused once `high` bytes are held, and resumed once no more than `low`
+    /// are. A high mark of 0 is taken for 1, and a low mark that is not below the high one for
+    /// the next below it.
+    ///
+    /// A pull producer is asked for more until it has filled the buffer to `high`, and again from
+    /// `low` on, without waiting for the consumer to ask.
+    pub fn new(high: usize, low: usize) -> Self {
+        let high = high.max(1);
+        Watermarks { high, low: low.min(high - 1), prefetch: true }
+    }
+
+    /// Twisted's rule: paused at `size` bytes, resumed below it, no prefetching. A pull producer
+    /// is asked when the consumer asks, and by a proxy that streams only once.
     pub fn at(size: usize) -> Self {
-        Watermarks { high: size, low: size.saturating_sub(1), prefetch: false }
+        Watermarks::new(size, size).without_prefetch()
+    }
+
+    /// The same marks, with a pull producer that is asked only when the consumer asks.
+    pub fn without_prefetch(self) -> Self {
+        Watermarks { prefetch: false, ..self }
+    }
+
+    /// A push producer is paused once this many bytes are held. At least 1.
+    pub fn high(&self) -> usize {
+        self.high
+    }
+
+    /// A paused producer is resumed once no more than this many bytes are held. Below
+    /// [`high`](Self::high).
+    pub fn low(&self) -> usize {
+        self.low
     }
 }
 
@@ -229,22 +252,26 @@ where
         Ok(Some(result))
     }
 
-    /// Spares the buffer what need not wait there: while nothing is held and the consumer
-    /// wants data, `transfer` moves at most `most` bytes, or what the shaper grants of them,
-    /// from the producer straight to the consumer. Returns how many it moved.
+    /// Moves bytes past the buffer: while nothing is held and the consumer wants data, `transfer`
+    /// moves at most `most` bytes from the producer straight to the consumer. Returns how many it
+    /// moved.
     ///
-    /// That it moved none says nothing about either side; [`write_with`](Self::write_with)
-    /// will tell.
+    /// Only tokens that are in hand are spent: nobody is asked for tokens before it is known how
+    /// many bytes the producer has.
+    ///
+    /// A result of 0 says nothing about either side; [`write_with`](Self::write_with) will tell.
     pub fn pass_through(&mut self, most: usize, transfer: impl FnOnce(&mut P, &mut C, usize) -> usize) -> usize {
         if !self.buffer.is_empty() || !self.passes_on() {
             return 0;
         }
         let (Some(producer), Some(consumer)) = (&mut self.producer, &mut self.consumer) else { return 0 };
-        // Less than what the buffer takes anyway is not worth a step of its own.
-        let granted = self.shaper.take(most.min(self.watermarks.high) as u64, most as u64);
-        if granted == 0 {
+        // Fewer bytes than the buffer takes anyway are not worth a step of their own.
+        let least = most.min(self.watermarks.high) as u64;
+        let in_hand = self.shaper.in_hand().min(most as u64);
+        if least == 0 || in_hand < least {
             return 0;
         }
+        let Ok(granted) = self.shaper.take(least, in_hand) else { return 0 };
         let moved = transfer(producer, consumer, granted as usize);
         self.shaper.refund(granted - moved as u64);
         if moved > 0 {
@@ -297,8 +324,14 @@ where
         self.stopped = true;
     }
 
-    /// Pauses and resumes the producer elsewhere from now on. What is held stays, though it be
-    /// more than the new high watermark: `resize` tells the buffer.
+    /// Takes the consumer out, to close it: this proxy is of no more use.
+    pub fn take_consumer(&mut self) -> Option<C> {
+        self.stopped = true;
+        self.consumer.take()
+    }
+
+    /// Pauses and resumes the producer at other marks from now on. Bytes already in the buffer
+    /// stay, even if they exceed the new high watermark. `resize` tells the buffer.
     pub fn set_watermarks(&mut self, watermarks: Watermarks, resize: impl FnOnce(&mut B)) {
         self.watermarks = watermarks;
         resize(&mut self.buffer);
@@ -314,7 +347,7 @@ where
     }
 
     /// Lets tokens drip into the shaper up to `now`, a time on any clock that never goes
-    /// back. What follows happens at that time.
+    /// back. All that follows happens at that time.
     pub fn drip(&mut self, now: Duration) {
         self.shaper.drip(now);
     }
@@ -325,8 +358,8 @@ where
         if self.buffer.is_empty() { None } else { self.shaper.due(self.wanted()) }
     }
 
-    /// How many bytes the consumer could be given: what is held, and no end of them where the
-    /// producer has more waiting. So a small buffer does not make for small grants.
+    /// How many bytes the shaper is asked for: the bytes held, or without end where the producer
+    /// has more waiting. Otherwise a small buffer would cause small grants.
     fn wanted(&self) -> u64 {
         let has_more = self.producer.is_some() && self.producer_paused;
         if has_more { u64::MAX } else { self.buffer.len() as u64 }
@@ -337,10 +370,7 @@ where
     fn write_some_data(&mut self) -> Result<usize, C::Error> {
         let wanted = self.wanted();
         let Some(consumer) = &mut self.consumer else { return Ok(0) };
-        let granted = self.shaper.grant(wanted);
-        if granted == 0 {
-            return Ok(0);
-        }
+        let Ok(granted) = self.shaper.grant(wanted) else { return Ok(0) };
         let offered = self.buffer.len().min(granted.try_into().unwrap_or(usize::MAX));
         let result = consumer.write(&mut self.buffer, offered);
         let taken = *result.as_ref().unwrap_or(&0);
@@ -351,7 +381,7 @@ where
         result
     }
 
-    /// What a write does once its data is in the buffer.
+    /// Runs after every write: forwards, pauses, prefetches.
     fn written(&mut self) -> Result<(), C::Error> {
         if self.passes_on() && self.consumer.is_some() && !self.buffer.is_empty() {
             self.write_some_data()?;

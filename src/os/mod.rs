@@ -1,11 +1,15 @@
 //! What the operating system offers, in our words. Nothing here knows what it is used for.
 
+mod access;
 pub mod clock;
 pub mod closed;
+mod ending;
 mod process;
 mod runtime_folder;
 mod shared_file;
 
+pub use access::{Access, Kind, SharedFd, is_refusal};
+pub use ending::die_by;
 pub use process::Id;
 pub(crate) use process::{exists, lives, own_id};
 pub use runtime_folder::{FolderError, RuntimeFolder};

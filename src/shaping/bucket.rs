@@ -4,22 +4,24 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Shaper, Unshaped};
+use super::{Refusal, Shaper, Unshaped};
 use crate::units::{UnitError, parse_size};
 
 /// Tokens are counted in billionths of a byte: a rate of one byte a second drips exactly
 /// one of them each nanosecond, so no division is ever rounded and nothing drifts.
 pub(crate) const TOKENS_PER_BYTE: u128 = 1_000_000_000;
 
-/// How long to wait between two grants where more is wanted. Fewer and larger grants cost
-/// less, and show as larger bursts: `docs/performance.md` weighs the two.
+/// Time between two grants where more is wanted. Fewer and larger grants cost less, and show as
+/// larger bursts: `docs/performance.md` weighs the two.
 const QUANTUM: Duration = Duration::from_micros(2500);
 
-/// What a silence earns, where the user does not say otherwise: enough to get up to speed.
-const REST: Duration = Duration::from_millis(5);
+/// The longest quantum of [`Limit::coarse`], whatever the burst: a longer one would show as a
+/// lump.
+const COARSE_QUANTUM: Duration = Duration::from_millis(6);
 
-/// Who has let so much time pass was not late, but had nothing to do or was stopped.
-const SILENCE: Duration = Duration::from_millis(50);
+/// Tokens for a delay that were not used within this time are forgotten: whoever does not use
+/// them has nothing to make up for.
+const CREDIT_LASTS: Duration = Duration::from_millis(50);
 
 /// No grant need be larger than what the neighbours' pipes hold, 1 MiB each: a little less, so
 /// that the producer's does not run dry.
@@ -70,42 +72,73 @@ pub fn parse_burst(text: &str) -> Result<Burst, UnitError> {
 }
 
 /// What a token bucket promises: in every interval of length t at most `burst + rate * t`
-/// bytes.
+/// bytes, and `rate` times the delays that the machine imposed in it, up to `catch_up`.
+///
+/// Its numbers are always in order: `1 <= quantum <= burst`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// Bytes a second. 0 grants nothing once the bucket is empty.
-    pub rate: u64,
-    /// Depth of the bucket in bytes, at least 1.
-    pub burst: u64,
-    /// Bytes worth getting up for: where more is wanted, nothing is granted until so many
-    /// are due. 1 to `rest`.
-    pub quantum: u64,
-    /// Bytes that a silence earns at most, 1 to `burst`: more is only for those who come late
-    /// although bytes are waiting.
-    pub rest: u64,
+    rate: u64,
+    burst: u64,
+    quantum: u64,
+    catch_up: Duration,
 }
 
 impl Limit {
-    /// A limit that grants every single byte as soon as it is due.
-    pub fn new(rate: u64, burst: u64) -> Self {
-        Limit { rate, burst, quantum: 1, rest: burst }
+    /// A limit of `rate` bytes per second and `burst` bytes that grants every single byte as soon
+    /// as it is due. A rate of 0 grants nothing once the bucket is empty. A burst of 0 is taken
+    /// for 1.
+    pub const fn new(rate: u64, burst: u64) -> Self {
+        Limit { rate, burst: if burst > 0 { burst } else { 1 }, quantum: 1, catch_up: Duration::ZERO }
     }
 
-    /// A limit for a running program, `rate` bytes a second, with a quantum that costs little.
-    /// A `burst` that is given is also what a silence earns; one that is not makes up for
-    /// delays of the machine, and little of it can be earned by silence.
+    /// A limit for a running program, `rate` bytes per second, with a quantum that costs little.
     pub fn paced(rate: u64, burst: Option<Burst>) -> Self {
-        let rest = burst.unwrap_or(Burst::Time(REST)).of(rate);
         let burst = burst.unwrap_or_default().of(rate);
-        let quantum = yielded(rate, QUANTUM).min(LARGEST_QUANTUM).min(burst / 2).min(rest);
-        Limit { rate, burst, quantum: quantum.max(1), rest }
+        Limit::new(rate, burst).with_quantum(yielded(rate, QUANTUM).min(burst / 2).min(LARGEST_QUANTUM))
     }
 
-    /// The same with the largest quantum that burst and rest allow, twice that of
-    /// [`paced`](Self::paced) by default: for those who pay more for each grant.
+    /// The same with a larger quantum, for those who pay more for each grant: half of the burst,
+    /// but no more than 6 ms of the rate.
     pub fn coarse(self) -> Self {
-        let quantum = (self.burst / 2).min(self.rest).min(LARGEST_QUANTUM).max(self.quantum);
-        Limit { quantum, ..self }
+        let quantum = (self.burst / 2).min(yielded(self.rate, COARSE_QUANTUM)).min(LARGEST_QUANTUM);
+        self.with_quantum(quantum.max(self.quantum))
+    }
+
+    /// The same with another quantum, in bytes. At least 1 and at most the burst are taken.
+    pub const fn with_quantum(self, quantum: u64) -> Self {
+        let quantum = if quantum < self.burst { quantum } else { self.burst };
+        Limit { quantum: if quantum > 0 { quantum } else { 1 }, ..self }
+    }
+
+    /// The same with another rate, in bytes per second.
+    pub const fn with_rate(self, rate: u64) -> Self {
+        Limit { rate, ..self }
+    }
+
+    /// The same, making up for delays of the machine of at most `catch_up` at a time.
+    pub const fn with_catch_up(self, catch_up: Duration) -> Self {
+        Limit { catch_up, ..self }
+    }
+
+    /// Bytes per second.
+    pub const fn rate(&self) -> u64 {
+        self.rate
+    }
+
+    /// Depth of the bucket in bytes, at least 1.
+    pub const fn burst(&self) -> u64 {
+        self.burst
+    }
+
+    /// Bytes worth waking up for, from 1 to `burst`: where more is wanted, nothing is granted
+    /// until so many are due.
+    pub const fn quantum(&self) -> u64 {
+        self.quantum
+    }
+
+    /// How much delay of the machine is made up for at most.
+    pub const fn catch_up(&self) -> Duration {
+        self.catch_up
     }
 }
 
@@ -122,8 +155,12 @@ impl Burst {
 
 /// Whole bytes that `rate` bytes a second yield in `time`.
 fn yielded(rate: u64, time: Duration) -> u64 {
-    let tokens = u128::from(rate).saturating_mul(time.as_nanos());
-    (tokens / TOKENS_PER_BYTE).try_into().unwrap_or(u64::MAX)
+    whole_bytes(yielded_tokens(rate, time))
+}
+
+/// What `rate` bytes per second yield in `time`, in the unit of the bucket.
+fn yielded_tokens(rate: u64, time: Duration) -> u128 {
+    u128::from(rate).saturating_mul(time.as_nanos())
 }
 
 /// A token bucket with an optional parent, which must have room as well: Twisted's
@@ -137,24 +174,30 @@ fn yielded(rate: u64, time: Duration) -> u64 {
 /// billionths of a byte and time in nanoseconds; only a product beyond 2^128, which is more
 /// than any burst, is cut.
 ///
+/// A delay that the machine imposes is not silence: [`late`](Shaper::late) says that bytes and
+/// tokens were there and the process did not run. For such a time the bucket may hold more than
+/// the burst, by what the rate yields in it, up to [`Limit::catch_up`].
+///
 /// ```
-/// use pcproxy::shaping::{Limit, Shaper, TokenBucket};
+/// use pcproxy::shaping::{Limit, Refusal, Shaper, TokenBucket};
 /// use std::time::Duration;
 ///
 /// let mut bucket = TokenBucket::empty(Limit::new(1000, 50));
 /// bucket.drip(Duration::from_millis(20));
-/// assert_eq!(bucket.grant(100), 20);
-/// assert_eq!(bucket.due(100), Some(Duration::from_millis(21)));
+/// assert_eq!(bucket.grant(100), Ok(20));
+/// assert_eq!(bucket.grant(100), Err(Refusal { again: Some(Duration::from_millis(21)) }));
 /// bucket.drip(Duration::from_secs(3600)); // an hour of silence earns no more than the burst
-/// assert_eq!(bucket.grant(100), 50);
+/// assert_eq!(bucket.grant(100), Ok(50));
 /// ```
 #[derive(Clone, Debug)]
 pub struct TokenBucket<P = Unshaped> {
     limit: Option<Limit>,
-    /// At most `burst`, in billionths of a byte.
+    /// In billionths of a byte. At most `burst`, and what the rate yields in `catch_up`.
     tokens: u128,
     /// Up to when tokens have dripped.
     last: Duration,
+    /// The delay that the machine has imposed since then.
+    delay: Duration,
     parent: P,
 }
 
@@ -166,12 +209,12 @@ impl TokenBucket {
 
     /// A bucket that is empty at time zero, so that the first interval is no exception.
     pub fn empty(limit: impl Into<Option<Limit>>) -> Self {
-        TokenBucket { limit: limit.into(), tokens: 0, last: Duration::ZERO, parent: Unshaped }
+        TokenBucket { limit: limit.into(), tokens: 0, last: Duration::ZERO, delay: Duration::ZERO, parent: Unshaped }
     }
 
     /// The same bucket below `parent`.
     pub fn below<P: Shaper>(self, parent: P) -> TokenBucket<P> {
-        TokenBucket { limit: self.limit, tokens: self.tokens, last: self.last, parent }
+        TokenBucket { limit: self.limit, tokens: self.tokens, last: self.last, delay: self.delay, parent }
     }
 }
 
@@ -198,34 +241,46 @@ impl<P> TokenBucket<P> {
 impl<P: Shaper> Shaper for TokenBucket<P> {
     fn drip(&mut self, now: Duration) {
         self.parent.drip(now);
+        let delay = std::mem::take(&mut self.delay);
         if let Some(limit) = self.limit {
             let passed = now.saturating_sub(self.last);
-            let dripped = passed.as_nanos().saturating_mul(limit.rate.into());
-            // At a slow rate a quantum may take longer than that to come.
-            let silent = passed > SILENCE && dripped > in_tokens(limit.quantum).saturating_mul(4);
-            let most = if silent { limit.rest } else { limit.burst };
-            self.tokens = in_tokens(most).min(self.tokens.saturating_add(dripped));
+            let burst = in_tokens(limit.burst);
+            let credit = |time| yielded_tokens(limit.rate, time);
+            // Credit that was earned before stays, unless it was left unused.
+            let kept = if passed > CREDIT_LASTS { burst } else { burst.max(self.tokens) };
+            let most = kept.saturating_add(credit(delay)).min(burst.saturating_add(credit(limit.catch_up)));
+            self.tokens = most.min(self.tokens.saturating_add(credit(passed)));
         }
         self.last = self.last.max(now);
     }
 
-    fn take(&mut self, least: u64, most: u64) -> u64 {
+    fn late(&mut self, delay: Duration) {
+        self.parent.late(delay);
+        self.delay = self.delay.saturating_add(delay);
+    }
+
+    fn take(&mut self, least: u64, most: u64) -> Result<u64, Refusal> {
         if self.limit.is_none() {
             return self.parent.take(least, most);
         }
-        let most = most.min((self.tokens / TOKENS_PER_BYTE) as u64);
+        let most = most.min(whole_bytes(self.tokens));
         if most < least {
-            return 0;
+            return Err(Refusal { again: self.due_for(least) });
         }
-        let taken = self.parent.take(least, most);
+        let taken = self.parent.take(least, most)?;
         self.tokens -= in_tokens(taken);
-        taken
+        Ok(taken)
+    }
+
+    fn in_hand(&self) -> u64 {
+        self.limit.map_or(u64::MAX, |_| whole_bytes(self.tokens)).min(self.parent.in_hand())
     }
 
     fn refund(&mut self, unused: u64) {
         self.parent.refund(unused);
         if let Some(limit) = self.limit {
-            self.tokens = in_tokens(limit.burst).min(self.tokens + in_tokens(unused));
+            let most = in_tokens(limit.burst).saturating_add(yielded_tokens(limit.rate, limit.catch_up));
+            self.tokens = most.min(self.tokens + in_tokens(unused));
         }
     }
 
@@ -245,12 +300,17 @@ impl<P: Shaper> Shaper for TokenBucket<P> {
     }
 
     fn depth(&self) -> u64 {
-        self.limit.map_or(u64::MAX, |limit| limit.rest).min(self.parent.depth())
+        self.limit.map_or(u64::MAX, |limit| limit.burst).min(self.parent.depth())
     }
 
     fn quantum(&self) -> u64 {
-        self.limit.map_or(1, |limit| limit.quantum.max(1)).max(self.parent.quantum())
+        self.limit.map_or(1, |limit| limit.quantum).max(self.parent.quantum())
     }
+}
+
+/// The whole bytes in a number of tokens.
+pub(crate) fn whole_bytes(tokens: u128) -> u64 {
+    u64::try_from(tokens / TOKENS_PER_BYTE).unwrap_or(u64::MAX)
 }
 
 /// A whole number of bytes in the unit of the bucket.
@@ -262,33 +322,61 @@ pub(crate) fn in_tokens(bytes: u64) -> u128 {
 mod tests {
     use super::*;
 
+    fn refused(millis: u64) -> Result<u64, Refusal> {
+        Err(Refusal { again: Some(Duration::from_millis(millis)) })
+    }
+
     #[test]
     fn grants_nothing_below_the_quantum_unless_less_is_wanted() {
-        let mut bucket = TokenBucket::empty(Limit { quantum: 10, ..Limit::new(1000, 100) });
+        let mut bucket = TokenBucket::empty(Limit::new(1000, 100).with_quantum(10));
         bucket.drip(Duration::from_millis(9));
-        assert_eq!(bucket.grant(50), 0);
-        assert_eq!(bucket.due(50), Some(Duration::from_millis(10)));
-        assert_eq!(bucket.grant(3), 3);
-        assert_eq!(bucket.due(50), Some(Duration::from_millis(13)));
+        assert_eq!(bucket.grant(50), refused(10));
+        assert_eq!(bucket.grant(3), Ok(3));
+        assert_eq!(bucket.grant(50), refused(13));
     }
 
     #[test]
-    fn being_late_earns_the_burst_and_silence_only_the_rest() {
-        let limit = Limit { quantum: 3, rest: 5, ..Limit::new(1000, 40) };
+    fn a_delay_of_the_machine_is_made_up_for_and_silence_is_not() {
+        let limit = Limit::new(1000, 5).with_catch_up(Duration::from_millis(40));
         let mut bucket = TokenBucket::empty(limit);
+        bucket.late(Duration::from_millis(28));
         bucket.drip(Duration::from_millis(30));
-        assert_eq!(bucket.grant(100), 30);
+        assert_eq!(bucket.grant(100), Ok(30));
         bucket.drip(Duration::from_secs(4));
-        assert_eq!(bucket.grant(100), 5);
+        assert_eq!(bucket.grant(100), Ok(5));
+        bucket.late(Duration::from_millis(500));
+        bucket.drip(Duration::from_secs(5));
+        assert_eq!(bucket.grant(100), Ok(45), "the burst and the catch-up");
     }
 
     #[test]
-    fn waiting_for_a_slow_rate_is_no_silence() {
-        let mut bucket = TokenBucket::empty(Limit { rest: 3, ..Limit::new(10, 9) });
-        for late in 1..100 {
-            bucket.drip(Duration::from_millis(100 * late + 7));
-            assert_eq!(bucket.grant(9), 1);
+    fn delays_add_up_until_they_are_made_up_for() {
+        let limit = Limit::new(1000, 5).with_catch_up(Duration::from_millis(40));
+        let mut bucket = TokenBucket::empty(limit);
+        for turn in 1..=4 {
+            bucket.late(Duration::from_millis(10));
+            bucket.drip(Duration::from_millis(10 * turn));
         }
+        assert_eq!(bucket.grant(100), Ok(40));
+    }
+
+    #[test]
+    fn credit_for_a_delay_that_is_not_used_is_forgotten() {
+        let limit = Limit::new(1000, 5).with_catch_up(Duration::from_millis(40));
+        let mut bucket = TokenBucket::empty(limit);
+        bucket.late(Duration::from_millis(30));
+        bucket.drip(Duration::from_millis(30));
+        bucket.drip(Duration::from_millis(90));
+        assert_eq!(bucket.grant(100), Ok(5));
+    }
+
+    #[test]
+    fn the_numbers_of_a_limit_are_in_order() {
+        assert_eq!(Limit::new(10, 0).burst(), 1);
+        assert_eq!(Limit::new(10, 5).with_quantum(9).quantum(), 5);
+        assert_eq!(Limit::new(10, 5).with_quantum(0).quantum(), 1);
+        let slow = Limit::paced(21_845, Some(Burst::Bytes(1 << 20))).coarse();
+        assert_eq!(slow.quantum(), 131, "6 ms, whatever the burst");
     }
 
     #[test]
@@ -303,7 +391,7 @@ mod tests {
         bucket.drip(Duration::from_millis(10));
         bucket.drip(Duration::from_millis(5));
         bucket.drip(Duration::from_millis(10));
-        assert_eq!(bucket.grant(100), 10);
+        assert_eq!(bucket.grant(100), Ok(10));
     }
 
     #[test]
@@ -312,11 +400,11 @@ mod tests {
         let parent = Rc::new(RefCell::new(TokenBucket::full(Limit::new(10, 30))));
         let mut one = TokenBucket::full(Limit::new(10, 20)).below(parent.clone());
         let mut other = TokenBucket::full(Limit::new(10, 20)).below(parent.clone());
-        assert_eq!(one.grant(100), 20);
-        assert_eq!(other.grant(100), 10);
+        assert_eq!(one.grant(100), Ok(20));
+        assert_eq!((other.in_hand(), other.grant(100)), (10, Ok(10)));
         other.refund(5);
-        assert_eq!(one.grant(100), 0);
-        assert_eq!(other.grant(100), 5);
+        assert_eq!(one.grant(100), refused(100));
+        assert_eq!(other.grant(100), Ok(5));
     }
 
     #[test]

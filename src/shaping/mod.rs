@@ -1,24 +1,46 @@
 //! How fast the consumer may be fed. Pure rules: time comes in as an argument.
 
 mod bucket;
+mod pace;
 mod schedule;
 
 pub use bucket::{Burst, Limit, TokenBucket, parse_burst};
 pub(crate) use bucket::{LARGEST_QUANTUM, TOKENS_PER_BYTE, in_tokens};
-pub use schedule::{Schedule, ScheduleError};
+pub use pace::{InForce, Pace, Rate};
+pub use schedule::{Schedule, ScheduleError, ScheduledRate};
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
+
+/// The tokens that were asked for are not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The earliest time at which the same request can succeed, later than now; none if it never
+    /// will.
+    pub again: Option<Duration>,
+}
 
 /// Grants bytes over time.
 pub trait Shaper {
     /// Lets time pass up to `now`, on any clock; an earlier `now` changes nothing.
     fn drip(&mut self, now: Duration);
 
-    /// Takes tokens for at most `most` bytes and returns for how many; 0, and takes none, where
-    /// fewer than `least` are due. `least` is at most `most`.
-    fn take(&mut self, least: u64, most: u64) -> u64;
+    /// The time up to the next [`drip`](Self::drip) includes a delay that the machine imposed:
+    /// bytes were held, tokens were due, the consumer was ready, and the process did not run.
+    /// A shaper may make up for it.
+    fn late(&mut self, _delay: Duration) {}
+
+    /// Takes tokens for at most `most` bytes and returns for how many, at least `least`. `least`
+    /// is at most `most`.
+    ///
+    /// # Errors
+    /// Where fewer than `least` are there. None are taken then.
+    fn take(&mut self, least: u64, most: u64) -> Result<u64, Refusal>;
+
+    /// How many bytes [`take`](Self::take) would grant from what is in hand, without asking
+    /// anyone else for them.
+    fn in_hand(&self) -> u64;
 
     /// Gives back tokens of the latest grant that were not used.
     fn refund(&mut self, unused: u64);
@@ -34,11 +56,13 @@ pub trait Shaper {
     /// due, as far as [`depth`](Self::depth) allows.
     fn quantum(&self) -> u64;
 
-    /// Takes tokens for at most `want` bytes and returns for how many; 0 until it is
-    /// [`due`](Self::due).
-    fn grant(&mut self, want: u64) -> u64 {
-        let least = want.min(self.quantum()).min(self.depth());
-        if least == 0 { 0 } else { self.take(least, want) }
+    /// Takes tokens for at most `want` bytes and returns for how many: at least one
+    /// [`quantum`](Self::quantum), or all that is wanted.
+    ///
+    /// # Errors
+    /// Before it is [`due`](Self::due).
+    fn grant(&mut self, want: u64) -> Result<u64, Refusal> {
+        self.take(want.min(self.quantum()).min(self.depth()), want)
     }
 
     /// The earliest time at which `grant(want)` would grant something, as with
@@ -54,8 +78,11 @@ pub struct Unshaped;
 
 impl Shaper for Unshaped {
     fn drip(&mut self, _now: Duration) {}
-    fn take(&mut self, _least: u64, most: u64) -> u64 {
-        most
+    fn take(&mut self, _least: u64, most: u64) -> Result<u64, Refusal> {
+        Ok(most)
+    }
+    fn in_hand(&self) -> u64 {
+        u64::MAX
     }
     fn refund(&mut self, _unused: u64) {}
     fn due_for(&self, _bytes: u64) -> Option<Duration> {
@@ -74,8 +101,14 @@ impl<S: Shaper> Shaper for Rc<RefCell<S>> {
     fn drip(&mut self, now: Duration) {
         self.borrow_mut().drip(now);
     }
-    fn take(&mut self, least: u64, most: u64) -> u64 {
+    fn late(&mut self, delay: Duration) {
+        self.borrow_mut().late(delay);
+    }
+    fn take(&mut self, least: u64, most: u64) -> Result<u64, Refusal> {
         self.borrow_mut().take(least, most)
+    }
+    fn in_hand(&self) -> u64 {
+        self.borrow().in_hand()
     }
     fn refund(&mut self, unused: u64) {
         self.borrow_mut().refund(unused);

@@ -40,7 +40,7 @@ struct Entry {
 
 /// What a [`Schedule`] says of a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InForce {
+pub struct ScheduledRate {
     /// Bytes a second; no limit, if none.
     pub rate: Option<u64>,
     /// When the next entry comes into force.
@@ -67,7 +67,7 @@ impl std::error::Error for ScheduleError {}
 
 impl Schedule {
     /// What is in force at `now`, in the time zone of `now`.
-    pub fn at(&self, now: &Zoned) -> InForce {
+    pub fn at(&self, now: &Zoned) -> ScheduledRate {
         // Any entry comes into force once in each 7 days, and daylight saving moves it by
         // less than one: 8 days each way hold the latest before and the first after.
         let days = (-8..=8).filter_map(|day| now.date().checked_add(day.days()).ok());
@@ -96,7 +96,7 @@ impl Schedule {
                 latest = Some((moment, rate));
             }
         }
-        InForce { rate: latest.and_then(|(_, rate)| rate), until }
+        ScheduledRate { rate: latest.and_then(|(_, rate)| rate), until }
     }
 }
 
@@ -151,7 +151,7 @@ mod tests {
 
     fn at(schedule: &str, now: &str) -> (Option<u64>, String) {
         let now: Zoned = now.parse().unwrap();
-        let InForce { rate, until } = schedule.parse::<Schedule>().unwrap().at(&now);
+        let ScheduledRate { rate, until } = schedule.parse::<Schedule>().unwrap().at(&now);
         (rate, until.to_zoned(now.time_zone().clone()).datetime().to_string())
     }
 

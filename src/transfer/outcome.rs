@@ -2,10 +2,8 @@
 
 use std::{fmt, io};
 
-use rustix::io::Errno;
-
 use crate::budget::GroupError;
-use crate::endpoint::StreamError;
+use crate::endpoint::EndpointError;
 
 /// How a run ended without an error of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,63 +12,51 @@ pub enum End {
     Delivered,
     /// The consumer left first.
     ConsumerLeft,
-    /// A signal of this number ended the input, and what was buffered was delivered as far
-    /// as the consumer was still there.
+    /// A signal of this number ended the input. The held bytes were delivered, unless the consumer
+    /// left first.
     Interrupted(i32),
-    /// A second signal, of this number, ended the run at once.
-    Abandoned(i32),
+    /// A signal of this number ended the run at once, for this reason.
+    Abandoned(i32, &'static str),
 }
 
 /// Why a run failed.
 #[derive(Debug)]
 pub enum Error {
-    /// One of the two sides.
-    Stream(StreamError),
+    /// One of the two ends.
+    Endpoint(EndpointError),
     /// stdout is the file that stdin reads.
     FeedsItself,
     /// The group that was to be joined.
     Group(GroupError),
     /// Where the records of the run were to go.
     Stats(io::Error),
-    /// The event loop itself: out of descriptors or memory.
-    EventLoop(io::Error),
+    /// The system has nothing to wait with.
+    Poller(io::Error),
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Stream(error) => error.fmt(f),
-            Error::FeedsItself => f.write_str("stdout: the output file is the input file, and would be read for ever"),
+            Error::Endpoint(error) => error.fmt(f),
+            Error::FeedsItself => f.write_str("input and output are the same file; this would never end"),
             Error::Group(error) => error.fmt(f),
             Error::Stats(error) => write!(f, "--stats: {error}"),
-            Error::EventLoop(error) => write!(f, "event loop: {error}"),
+            Error::Poller(error) => write!(f, "epoll: {error}"),
         }
     }
 }
 
 impl std::error::Error for Error {}
 
-impl From<StreamError> for Error {
-    fn from(error: StreamError) -> Self {
-        Error::Stream(error)
+impl From<EndpointError> for Error {
+    fn from(error: EndpointError) -> Self {
+        Error::Endpoint(error)
     }
 }
 
 impl From<GroupError> for Error {
     fn from(error: GroupError) -> Self {
         Error::Group(error)
-    }
-}
-
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Self {
-        Error::EventLoop(error)
-    }
-}
-
-impl From<Errno> for Error {
-    fn from(error: Errno) -> Self {
-        Error::EventLoop(error.into())
     }
 }
 

@@ -73,7 +73,26 @@ pub fn parse_rate(text: &str) -> Result<u64, UnitError> {
     }
 }
 
-/// The time between two looks: `1s`, `500ms`, `1m`, or a plain number of seconds.
+/// A time: `1s`, `500ms`, `1m`, or a plain number of seconds.
+///
+/// # Errors
+/// When the text is no time, or one below zero.
+///
+/// ```
+/// use pcproxy::units::parse_time;
+/// use std::time::Duration;
+/// assert_eq!(parse_time("250ms"), Ok(Duration::from_millis(250)));
+/// assert_eq!(parse_time("0"), Ok(Duration::ZERO));
+/// assert!(parse_time("-1s").is_err());
+/// ```
+pub fn parse_time(text: &str) -> Result<Duration, UnitError> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let time = || text.parse::<jiff::SignedDuration>().ok()?.try_into().ok();
+    let time = seconds.or_else(time);
+    time.ok_or_else(|| UnitError { reason: "is not a time: use 1s, 500ms, 2m, or a number of seconds".into() })
+}
+
+/// The time between two records: a time of at least 10 ms.
 ///
 /// # Errors
 /// When the text is no time, or one below 10 ms.
@@ -86,12 +105,9 @@ pub fn parse_rate(text: &str) -> Result<u64, UnitError> {
 /// assert!(parse_interval("0").is_err());
 /// ```
 pub fn parse_interval(text: &str) -> Result<Duration, UnitError> {
-    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let time = || text.parse::<jiff::SignedDuration>().ok()?.try_into().ok();
-    match seconds.or_else(time) {
-        Some(time) if time >= Duration::from_millis(10) => Ok(time),
-        Some(_) => Err(UnitError { reason: "is too short: the least is 10ms".into() }),
-        None => Err(UnitError { reason: "is not a time: use 1s, 500ms, 2m, or a number of seconds".into() }),
+    match parse_time(text)? {
+        time if time >= Duration::from_millis(10) => Ok(time),
+        _ => Err(UnitError { reason: "is too short: the least is 10ms".into() }),
     }
 }
 

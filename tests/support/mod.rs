@@ -323,7 +323,9 @@ impl Running {
     #[track_caller]
     pub fn wait_heeding(&self, signal: Signal) {
         let bit = 1 << (signal.as_raw() - 1);
-        until("pcproxy to heed a signal", || u64::from_str_radix(&self.status("SigCgt"), 16).unwrap() & bit != 0);
+        let set = |name| u64::from_str_radix(&self.status(name), 16).unwrap();
+        // It blocks them and reads them from a descriptor.
+        until("pcproxy to heed a signal", || (set("SigCgt") | set("SigBlk")) & bit != 0);
     }
 
     /// Writes `data` to pcproxy's stdin in pieces of `piece` bytes, until not even the pipe

@@ -1,0 +1,235 @@
+//! What a flow does next: the policy that the program's loop and every simulation run.
+//!
+//! A step is the decision between three actions: feed the consumer, take bytes from the producer,
+//! or rest. Readiness and time come in, and [`Needs`] say what to wait for.
+
+use std::time::Duration;
+
+use super::{Consumer, Producer, ProducerConsumerProxy, Watermarks};
+use crate::buffer::{Buffer, Patience};
+use crate::shaping::Shaper;
+use crate::stats::Cause;
+
+/// Bytes moved straight from producer to consumer in one step, at most: large enough to make the
+/// cost of a step small, small enough for signals to be heard.
+const LARGEST_PASS: usize = 256 * 1024;
+
+/// A longer gap than this is not taken for a delay of the machine: the process was stopped in a
+/// way that no signal tells of, such as a frozen control group.
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
+
+/// The result of an attempt to fill the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// So many bytes went into the buffer; 0 if none were there.
+    Moved(usize),
+    /// No more will come.
+    End,
+}
+
+/// A producer that says whether it has bytes, and gives them when it is asked.
+pub trait Upstream<C, B>: Producer {
+    /// Why no more bytes can be had.
+    type Error;
+    /// The proxy wants data.
+    fn is_wanted(&self) -> bool;
+    /// There may be data.
+    fn is_ready(&self) -> bool;
+    /// Puts at most `room` bytes, at least 1, into `buffer` without waiting.
+    ///
+    /// # Errors
+    /// When no more can be had.
+    fn fill(&mut self, buffer: &mut B, room: usize) -> Result<Fill, Self::Error>;
+    /// Moves at most `limit` bytes straight to `consumer`, where that can be done, and returns how
+    /// many. A result of 0 says nothing about either side.
+    fn pass(&mut self, consumer: &mut C, limit: usize) -> usize;
+}
+
+/// A consumer that says whether it takes bytes.
+pub trait Downstream<B>: Consumer<B> {
+    /// It may take bytes.
+    fn is_ready(&self) -> bool;
+    /// The last byte is out, and no more will come.
+    fn is_finished(&self) -> bool;
+    /// Bytes that it has taken since the beginning.
+    fn delivered(&self) -> u64;
+}
+
+/// What a flow waits for while it rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// The producer to have bytes.
+    pub input: bool,
+    /// The consumer to take bytes.
+    pub output: bool,
+    /// A time: tokens are due then.
+    pub due: Option<Duration>,
+    /// At most so long for the consumer, before bytes are copied to memory.
+    pub patience: Option<Duration>,
+    /// Which of them holds back the bytes.
+    pub cause: Cause,
+}
+
+/// One direction of bytes: a proxy with its policy.
+#[derive(Debug)]
+pub struct Flow<P, C, B, S>
+where
+    P: Upstream<C, B>,
+    B: Buffer,
+{
+    proxy: ProducerConsumerProxy<P, C, B, S>,
+    patience: Patience,
+    /// Why the input ended early.
+    input_error: Option<P::Error>,
+    /// Since when the flow can go on; nothing while it waits for a neighbour.
+    could_go_on: Option<Duration>,
+}
+
+impl<P, C, B, S> Flow<P, C, B, S>
+where
+    P: Upstream<C, B>,
+    C: Downstream<B>,
+    B: Buffer,
+    S: Shaper,
+{
+    /// A flow from `producer`, which pushes if `streaming`, to `consumer`.
+    pub fn new(producer: P, streaming: bool, consumer: C, buffer: B, watermarks: Watermarks, shaper: S) -> Self {
+        let mut proxy = ProducerConsumerProxy::shaped(consumer, buffer, watermarks, true, shaper);
+        let registered = proxy.register_producer(producer, streaming);
+        debug_assert!(registered.is_ok(), "the first producer");
+        Flow { proxy, patience: Patience::default(), input_error: None, could_go_on: None }
+    }
+
+    /// Takes the step that can be taken at `now`. Returns false if there is none.
+    ///
+    /// Bytes in the buffer go first: each byte that is out makes room in the kernel's pipe.
+    ///
+    /// # Errors
+    /// The consumer's, when it can take no byte any more.
+    pub fn step(&mut self, now: Duration) -> Result<bool, C::Error> {
+        let delay = self.delay(now);
+        if !delay.is_zero() {
+            self.proxy.shaper_mut().late(delay);
+        }
+        self.proxy.drip(now);
+        let mut stepped = true;
+        if self.consumer_is_ready() && self.proxy.due().is_some_and(|due| due <= now) {
+            self.proxy.resume_producing()?;
+        } else if self.can_take_in() {
+            if self.proxy.pass_through(LARGEST_PASS, P::pass) == 0 {
+                self.take_in()?;
+            }
+        } else {
+            stepped = false;
+        }
+        self.could_go_on = self.can_go_on_at(now);
+        Ok(stepped)
+    }
+
+    /// The delay that the machine has imposed on the next step by `now`: the time since the moment
+    /// at which the flow could have gone on.
+    pub fn delay(&self, now: Duration) -> Duration {
+        let delay = self.could_go_on.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        if delay > LONGEST_DELAY { Duration::ZERO } else { delay }
+    }
+
+    /// What to wait for once there is no more step to take.
+    pub fn needs(&mut self) -> Needs {
+        self.patience.earn(self.delivered());
+        let holds_off = self.holds_off();
+        let output = !self.consumer_is_ready() && self.proxy.buffered() > 0;
+        Needs {
+            input: self.proxy.producer().is_some_and(P::is_wanted) && !holds_off,
+            output,
+            due: self.proxy.due().filter(|_| !output),
+            patience: holds_off.then(|| self.patience.left()),
+            cause: if output || holds_off {
+                Cause::Consumer
+            } else if self.proxy.buffered() > 0 {
+                Cause::Limit
+            } else {
+                Cause::Producer
+            },
+        }
+    }
+
+    /// The flow rested for so long, with patience for its consumer.
+    pub fn waited(&mut self, time: Duration) {
+        self.patience.spend(time);
+    }
+
+    /// The process was stopped, and goes on: that was no delay of the machine.
+    pub fn continued(&mut self) {
+        self.could_go_on = None;
+    }
+
+    /// No more is read. Bytes in the buffer still go out.
+    pub fn finish(&mut self) {
+        self.proxy.finish();
+    }
+
+    /// All that was read has been delivered, and no more will come.
+    pub fn is_finished(&self) -> bool {
+        self.proxy.consumer().is_none_or(C::is_finished)
+    }
+
+    /// Why the input ended early, if it did. The answer is given once.
+    pub fn take_input_error(&mut self) -> Option<P::Error> {
+        self.input_error.take()
+    }
+
+    /// Bytes that the consumer has taken since the beginning.
+    pub fn delivered(&self) -> u64 {
+        self.proxy.consumer().map_or(0, C::delivered)
+    }
+
+    /// Takes the consumer out: the flow is over.
+    pub fn take_consumer(&mut self) -> Option<C> {
+        self.proxy.take_consumer()
+    }
+
+    /// The state machine.
+    pub fn proxy(&self) -> &ProducerConsumerProxy<P, C, B, S> {
+        &self.proxy
+    }
+
+    /// The state machine, to change its limit or its watermarks, or to tell a side of readiness.
+    pub fn proxy_mut(&mut self) -> &mut ProducerConsumerProxy<P, C, B, S> {
+        &mut self.proxy
+    }
+
+    fn take_in(&mut self) -> Result<(), C::Error> {
+        match self.proxy.write_with(P::fill)? {
+            Some(Ok(Fill::End)) => self.finish(),
+            Some(Err(error)) => {
+                self.input_error = Some(error);
+                self.finish();
+            }
+            Some(Ok(Fill::Moved(_))) | None => {}
+        }
+        Ok(())
+    }
+
+    fn consumer_is_ready(&self) -> bool {
+        self.proxy.consumer().is_some_and(C::is_ready)
+    }
+
+    fn can_take_in(&self) -> bool {
+        self.proxy.producer().is_some_and(|producer| producer.is_wanted() && producer.is_ready()) && !self.holds_off()
+    }
+
+    /// Whether the next byte would have to be copied to memory, and the consumer may yet make
+    /// room for it in the kernel's pipe.
+    fn holds_off(&self) -> bool {
+        !self.consumer_is_ready() && self.proxy.buffer().would_copy() && !self.patience.left().is_zero()
+    }
+
+    /// From when on the next step can be taken, if no neighbour has to do anything before.
+    fn can_go_on_at(&self, now: Duration) -> Option<Duration> {
+        if self.consumer_is_ready() && self.proxy.buffered() > 0 {
+            self.proxy.due().map(|due| due.max(now))
+        } else {
+            self.can_take_in().then_some(now)
+        }
+    }
+}

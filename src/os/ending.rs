@@ -1,0 +1,18 @@
+//! How a process ends.
+
+use nix::sys::signal::{SigSet, Signal, raise};
+use signal_hook::low_level::emulate_default_handler;
+
+/// Ends the process as the signal would have, for the shell to see. Returns the exit status that
+/// says the same, 128 and the number, should the process live on.
+pub fn die_by(signal: i32) -> u8 {
+    if let Ok(signal) = Signal::try_from(signal) {
+        let mut set = SigSet::empty();
+        set.add(signal);
+        let _ = set.thread_unblock();
+        let _ = raise(signal);
+    }
+    // Where it was handled or ignored until now, as Rust's runtime does with SIGPIPE.
+    let _ = emulate_default_handler(signal);
+    128u8.saturating_add(signal as u8)
+}
