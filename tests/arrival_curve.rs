@@ -1,6 +1,8 @@
 //! The promise of a token bucket, `burst + rate * t` in every interval, checked against an
 //! independent model in exact integers. All time is simulated.
 
+mod support;
+
 use std::cell::RefCell;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
@@ -9,6 +11,7 @@ use std::time::Duration;
 use pcproxy::shaping::{Limit, Refusal, Shaper, TokenBucket, Unshaped};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
+use support::config;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -16,10 +19,6 @@ const NANOSECOND: Duration = Duration::from_nanos(1);
 
 /// Billionths of a byte in a byte, nanoseconds in a second.
 const BILLION: u128 = 1_000_000_000;
-
-fn config() -> ProptestConfig {
-    ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
-}
 
 /// The model: what may have been used, in billionths of a byte since the beginning.
 ///

@@ -4,11 +4,11 @@ mod support;
 
 use std::fs::OpenOptions;
 use std::io::{Write, pipe};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
-use support::{End, KIB, Kind, Side, connection, input_pipe, read_to_end, set_nonblocking, start, unread};
+use support::{End, KIB, Kind, Session, Side, connection, input_pipe, read_to_end, set_nonblocking, start, unread};
 
 /// Runs pcproxy with 1000 bytes on its stdin. Returns what it wrote to stdout, how it ended,
 /// and how many bytes it has left in stdin.
@@ -157,21 +157,12 @@ fn the_neighbours_pipes_are_grown_or_kept_but_never_shrunk() {
 const PRINTING: [&[&str]; 6] =
     [&["--help"], &["-h"], &["--version"], &["ctl", "--help"], &["group", "ls"], &["plot", "tests/data/run.jsonl"]];
 
-/// The binary with a runtime folder of its own.
-fn command(options: &[&str]) -> (Command, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pcproxy"));
-    command.args(options).stdin(Stdio::null());
-    command.env("XDG_RUNTIME_DIR", folder.path()).env("PCPROXY_DIR", folder.path());
-    (command, folder)
-}
-
 #[test]
 fn a_full_disk_behind_stdout_is_an_error_of_every_command() {
     for options in PRINTING {
-        let (mut command, _folder) = command(options);
+        let session = Session::new();
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let output = command.stdout(full).output().unwrap();
+        let output = session.command(options).stdin(Stdio::null()).stdout(full).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{options:?}: {said}");
         assert!(said.starts_with("pcproxy: stdout: No space left on device") && said.lines().count() == 1, "{said}");
@@ -181,10 +172,10 @@ fn a_full_disk_behind_stdout_is_an_error_of_every_command() {
 #[test]
 fn a_reader_that_leaves_is_no_error_of_any_command() {
     for options in PRINTING {
-        let (mut command, _folder) = command(options);
+        let session = Session::new();
         let (reader, writer) = pipe().unwrap();
         drop(reader);
-        let output = command.stdout(writer).output().unwrap();
+        let output = session.command(options).stdin(Stdio::null()).stdout(writer).output().unwrap();
         assert!(output.status.success() && output.stderr.is_empty(), "{options:?}: {output:?}");
     }
 }
@@ -192,10 +183,8 @@ fn a_reader_that_leaves_is_no_error_of_any_command() {
 #[test]
 fn a_closed_stdout_is_an_error_of_every_command() {
     for options in PRINTING {
-        let (_, folder) = command(options);
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "exec \"$0\" \"$@\" >&-", env!("CARGO_BIN_EXE_pcproxy")]).args(options);
-        let output = shell.env("PCPROXY_DIR", folder.path()).env("XDG_RUNTIME_DIR", folder.path()).output().unwrap();
+        let session = Session::new();
+        let output = session.shell("exec \"$0\" \"$@\" >&-").args(options).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{options:?}: {said}");
         assert!(said.starts_with("pcproxy: stdout: Bad file descriptor"), "{said}");
@@ -218,7 +207,9 @@ fn a_stderr_that_takes_nothing_does_not_hold_up_the_end() {
         [(&["--buffer", "5X"], 2), (&["ctl", "--all", "pause"], 1), (&["group"], 2), (&["plot", "/nonexistent"], 1)];
     let check = |kind: Kind, options: &[&str], status: i32| {
         let ends = stuck(kind);
-        let (mut command, _folder) = command(options);
+        let session = Session::new();
+        let mut command = session.command(options);
+        command.stdin(Stdio::null());
         let start = Instant::now();
         let ended = command.stderr(ends.theirs).stdout(Stdio::null()).status().unwrap();
         assert_eq!(ended.code(), Some(status), "{kind:?} {options:?}");
@@ -237,7 +228,9 @@ fn a_stderr_that_takes_nothing_does_not_hold_up_the_end() {
 fn a_message_reaches_every_kind_of_stderr_that_works() {
     for kind in Kind::STREAMS {
         let ends = connection(kind, Side::Stdout);
-        let (mut command, _folder) = command(&["--buffer", "5X"]);
+        let session = Session::new();
+        let mut command = session.command(&["--buffer", "5X"]);
+        command.stdin(Stdio::null());
         let ended = command.stderr(ends.theirs).stdout(Stdio::null()).status();
         drop(command);
         assert_eq!(ended.unwrap().code(), Some(2));

@@ -3,6 +3,8 @@
 //!
 //! The environment variable `PCPROXY_TRACES` names another file of traces to replay.
 
+mod support;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -15,6 +17,7 @@ use pcproxy::buffer::Chunks;
 use pcproxy::flow::{Consumer, Producer, ProducerConsumerProxy, ProducerRegistered, Watermarks};
 use pcproxy::shaping::{Limit, TokenBucket};
 use serde::Deserialize;
+use support::byte_of_stream;
 
 /// One recorded sequence of operations.
 #[derive(Deserialize)]
@@ -261,11 +264,6 @@ impl Bench {
         (!self.proxy.stopped() && accounted != self.written)
             .then(|| format!("{} bytes written, {accounted} delivered or held", self.written))
     }
-}
-
-/// The stream is `abc…zabc…`.
-fn byte_of_stream(at: usize) -> u8 {
-    b"abcdefghijklmnopqrstuvwxyz"[at % 26]
 }
 
 /// Does what `trace` says, as far as the proxy does what Twisted did.

@@ -174,7 +174,7 @@ fn the_first_signal_stops_reading_and_what_was_read_is_delivered() {
             let full = Full::new(|stdin, stdout| start(&["--buffer", buffer], stdin, stdout));
             let taken = full.taken();
             full.pcproxy.signal(signal);
-            full.pcproxy.settle();
+            full.pcproxy.settle_until_due();
             assert_arrived(&read_to_end(&full.stdout), &full.sent[..taken], buffer);
             assert_eq!(full.taken(), taken);
             let end = full.pcproxy.wait();
@@ -216,11 +216,11 @@ fn ctrl_c_as_the_second_signal_ends_it_at_once_and_counts_what_was_not_delivered
         for buffer in ["1", "64K", "2M"] {
             let mut full = Full::new(|stdin, stdout| start(&["--buffer", buffer], stdin, stdout));
             full.pcproxy.signal(first);
-            full.pcproxy.settle();
+            full.pcproxy.settle_until_due();
             // A part is still delivered in between, unless that would be all.
             let part = if buffer == "1" { 0 } else { 10_000 };
             read_exactly(&mut full.stdout, part);
-            full.pcproxy.settle();
+            full.pcproxy.settle_until_due();
             let lost = full.taken() - part - unread(&full.stdout);
             assert!(lost > 0);
             full.pcproxy.signal(second);
@@ -323,7 +323,7 @@ fn a_stderr_that_takes_nothing_changes_no_ending() {
 
         let full = Full::new(|stdin, stdout| start_in_shell(&run(""), stdin, stdout));
         full.pcproxy.signal(Signal::TERM);
-        full.pcproxy.settle();
+        full.pcproxy.settle_until_due();
         full.pcproxy.signal(Signal::INT);
         full.pcproxy.wait().died_by(Signal::INT);
     }
@@ -333,9 +333,9 @@ fn a_stderr_that_takes_nothing_changes_no_ending() {
 fn a_terminal_that_closes_sends_sighup_twice_and_nothing_is_lost() {
     let mut full = Full::new(|stdin, stdout| start(&["--buffer", "64K"], stdin, stdout));
     full.pcproxy.signal(Signal::HUP);
-    full.pcproxy.settle();
+    full.pcproxy.settle_until_due();
     full.pcproxy.signal(Signal::HUP);
-    full.pcproxy.settle();
+    full.pcproxy.settle_until_due();
     let taken = full.taken();
     read_exactly(&mut full.stdout, taken);
     full.pcproxy.wait().died_by(Signal::HUP);
@@ -347,7 +347,7 @@ fn signals_that_ask_for_an_end_in_other_words_lose_nothing() {
     {
         let mut full = Full::new(|stdin, stdout| start(&["--buffer", "64K"], stdin, stdout));
         full.pcproxy.signal(signal);
-        full.pcproxy.settle();
+        full.pcproxy.settle_until_due();
         let taken = full.taken();
         read_exactly(&mut full.stdout, taken);
         full.pcproxy.wait().died_by(signal);

@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{PipeReader, Read, Write, pipe};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -16,8 +16,8 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Signal, geteuid};
 use serde::Deserialize;
 use support::{
-    End, KIB, Kind, Running, Side, assert_arrived, connection, feed, input_pipe, payload, read_exactly, read_to_end,
-    start_command, unread, until,
+    End, KIB, Kind, Running, Session, Side, assert_arrived, connection, feed, input_pipe, payload, pcproxy,
+    read_exactly, read_to_end, start_command, unread, until,
 };
 
 /// More than passes at a byte a second while a test runs.
@@ -28,11 +28,6 @@ const PLACES: [usize; 2] = [0, 64 * KIB];
 
 /// What a place has before the record: magic, sequence number, length.
 const HEAD: usize = 8 + 4 + 8 + 16 + 4;
-
-/// A user's session, whose groups are those of no other test.
-struct Session {
-    runtime: tempfile::TempDir,
-}
 
 /// What `group ls --json` says of a group.
 #[derive(Debug, Deserialize)]
@@ -66,23 +61,8 @@ impl Listed {
 }
 
 impl Session {
-    fn new() -> Self {
-        // Nobody else may enter such a folder, as it is with temporary ones.
-        Session { runtime: tempfile::tempdir().unwrap() }
-    }
-
-    fn folder(&self) -> PathBuf {
-        self.runtime.path().join("pcproxy")
-    }
-
     fn file(&self, group: &str) -> PathBuf {
         self.folder().join(group.replace('/', "+") + ".group")
-    }
-
-    fn start(&self, options: &[&str], stdin: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pcproxy"));
-        command.args(options).env("XDG_RUNTIME_DIR", self.runtime.path());
-        start_command(command, stdin, stdout)
     }
 
     /// Starts `pcproxy group`.
@@ -248,7 +228,7 @@ impl Carrier {
     #[track_caller]
     fn is_held_back(&self) {
         until("the buffer to be full", || {
-            self.pcproxy.settle();
+            self.pcproxy.settle_until_due();
             unread(&self.stdin) > 0
         });
         assert!(self.arrived() < A_FEW, "{} bytes passed", self.arrived());
@@ -393,7 +373,7 @@ fn a_limit_reaches_a_member_that_runs_without_one() {
     let data = payload(8 << 20);
     let accepted = pcproxy.feed_until_paused(&ours, &data, 10_000);
     until("the limit to hold it back", || {
-        pcproxy.settle();
+        pcproxy.settle_until_due();
         unread(&stdin) > 0
     });
     session.set("uplink", "off");
@@ -456,7 +436,7 @@ fn members_leave_however_they_end() {
     let carrier = session.carry(&["--group", "site/uplink=1"], payload(300_000));
     carrier.is_held_back();
     carrier.pcproxy.signal(Signal::TERM);
-    carrier.pcproxy.settle();
+    carrier.pcproxy.settle_until_due();
     carrier.pcproxy.signal(Signal::INT);
     let end = carrier.pcproxy.wait();
     end.died_by(Signal::INT);
@@ -1016,8 +996,8 @@ fn the_folder_of_a_user_without_a_session_is_among_the_temporary_files() {
     let nowhere = tempfile::tempdir().unwrap().path().join("nowhere");
     for runtime in [None, Some(Path::new("relative")), Some(&nowhere)] {
         let temporary = tempfile::tempdir().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pcproxy"));
-        command.args(["group", "set", "uplink", "1M"]).env("TMPDIR", temporary.path()).env_remove("XDG_RUNTIME_DIR");
+        let mut command = pcproxy(&["group", "set", "uplink", "1M"]);
+        command.env("TMPDIR", temporary.path()).env_remove("XDG_RUNTIME_DIR");
         if let Some(runtime) = runtime {
             command.env("XDG_RUNTIME_DIR", runtime);
         }

@@ -1,6 +1,8 @@
 //! What holds of the proxy whatever its two neighbours do: random producers, consumers,
 //! watermarks and limits, in simulated time.
 
+mod support;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::iter::Cycle;
@@ -11,15 +13,7 @@ use pcproxy::flow::{Consumer, Downstream, Fill, Flow, Producer, ProducerConsumer
 use pcproxy::shaping::{Limit, TokenBucket};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
-
-fn config() -> ProptestConfig {
-    ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
-}
-
-/// The byte at one place of the stream: hard to mistake for its neighbours.
-fn byte_of_stream(at: usize) -> u8 {
-    ((at as u32).wrapping_mul(2_654_435_761) >> 24) as u8
-}
+use support::{byte_of_stream, config};
 
 /// The simplest buffer.
 #[derive(Default)]

@@ -1,16 +1,15 @@
 //! Where the time of a run goes, and what is said of it: timelines in simulated time.
 
+mod support;
+
 use std::time::Duration;
 
 use pcproxy::stats::{Account, Cause, Facts, Interval, State, Status, summary, verdict};
 use proptest::prelude::*;
+use support::config;
 
 const BUFFER: usize = 65_536;
 const RATE: u64 = 10 << 20;
-
-fn config() -> ProptestConfig {
-    ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
-}
 
 /// A run whose account is kept as the event loop keeps it.
 struct Run {

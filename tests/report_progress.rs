@@ -1,30 +1,30 @@
 //! The progress line: what it says at which width, and that nobody waits for it.
 
+mod support;
+
 use std::fs::{self, File};
 use std::io::{Read, pipe};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use pcproxy::report::{Look, Progress, ProgressLine};
-use pcproxy::stats::{Account, Ending, Facts, Interval, State, Status};
+use pcproxy::stats::{Ending, State, Status};
 use proptest::prelude::*;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
+use support::cases;
 use unicode_width::UnicodeWidthStr;
 
 const BLOCKS: Look = Look { blocks: true, colour: false, redraws: true };
 
 fn status() -> Status {
-    let facts = Facts { limit: Some(10 << 20), ..Facts::default() };
-    let status =
-        Account::new(Duration::ZERO, 1 << 20).status(Duration::from_millis(83_400), &mut Interval::default(), &facts);
     Status {
         state: State::Limited,
         bytes: 1_320_702_444,
         rate: 10_475_274.2,
         mean_rate: 15_835_760.7,
         buffered: 700_000,
-        ..status
+        limit: Some(10 << 20),
+        ..support::status::status(83.4)
     }
 }
 
@@ -198,10 +198,6 @@ prop_compose! {
 
 fn looks() -> impl Strategy<Value = Look> {
     any::<(bool, bool, bool)>().prop_map(|(blocks, colour, redraws)| Look { blocks, colour, redraws })
-}
-
-fn cases(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {

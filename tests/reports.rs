@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter, Write, pipe};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::fcntl_setpipe_size;
@@ -15,8 +15,8 @@ use rustix::process::Signal;
 use rustix::termios::{OptionalActions, OutputModes, tcgetattr, tcsetattr};
 use serde_json::Value;
 use support::{
-    End, KIB, Kind, Running, Side, assert_arrived, connection, feed, input_pipe, payload, read_exactly, read_to_end,
-    set_nonblocking, start_command, unread, until,
+    End, KIB, Kind, Running, Session, Side, assert_arrived, connection, feed, input_pipe, payload, read_exactly,
+    read_to_end, set_nonblocking, unread, until,
 };
 
 /// The fields of a record.
@@ -66,34 +66,7 @@ const STATES: [&str; 6] = ["flowing", "producer-slow", "consumer-slow", "limited
 /// Lines of a summary.
 const SUMMARY: usize = 4;
 
-/// A user's session, whose runs are those of no other test, with a place for files.
-struct Session {
-    runtime: tempfile::TempDir,
-}
-
 impl Session {
-    fn new() -> Self {
-        Session { runtime: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.runtime.path().join(name)
-    }
-
-    fn start(&self, options: &[&str], stdin: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pcproxy"));
-        command.args(options).env("XDG_RUNTIME_DIR", self.runtime.path());
-        start_command(command, stdin, stdout)
-    }
-
-    /// The same from a shell: `script` calls pcproxy `"$0"`, and `$1` is `path`.
-    fn start_in_shell(&self, script: &str, path: &Path, stdin: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Running {
-        let mut command = Command::new("sh");
-        command.args(["-c", script, env!("CARGO_BIN_EXE_pcproxy")]).arg(path);
-        command.env("XDG_RUNTIME_DIR", self.runtime.path());
-        start_command(command, stdin, stdout)
-    }
-
     /// A run between two pipes of the test's.
     fn run(&self, options: &[&str]) -> Run {
         Run::new(|stdin, stdout| self.start(options, stdin, stdout))
@@ -550,7 +523,7 @@ fn the_summary_is_told_however_the_run_ends() {
     let options = ["--summary", "--stats", "/dev/null"];
     let run = session.run(&options);
     run.passes(5000);
-    run.pcproxy.settle();
+    run.pcproxy.settle_until_due();
     run.pcproxy.signal(Signal::TERM);
     let end = run.pcproxy.wait();
     end.died_by(Signal::TERM);

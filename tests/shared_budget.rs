@@ -1,6 +1,8 @@
 //! A budget that many members share: processes that ask, sleep, come late, use some of what they
 //! get, leave and are killed. All time is simulated. `-- --nocapture` shows the figures.
 
+mod support;
+
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -818,7 +820,7 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
+    #![proptest_config(support::cases(128))]
 
     #[test]
     fn no_interval_gets_more_than_burst_and_rate_allow(

@@ -9,8 +9,8 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -18,8 +18,8 @@ use std::thread;
 use rustix::process::{Signal, geteuid};
 use serde_json::Value;
 use support::{
-    KIB, Kind, Running, Side, assert_arrived, connection, feed, payload, read_exactly, read_to_end, start_command,
-    unread, until,
+    KIB, Kind, Running, Session, Side, assert_arrived, connection, feed, payload, read_exactly, read_to_end,
+    start_command, unread, until,
 };
 
 /// More than passes at a byte a second while a test runs.
@@ -36,59 +36,10 @@ const LOW_WATER: usize = 32 * KIB;
 
 const STATS: &[u8] = b"{\"do\":\"stats\"}\n";
 
-/// A user's session, whose runs are those of no other test.
-struct Session {
-    runtime: tempfile::TempDir,
-}
-
 impl Session {
-    fn new() -> Self {
-        Session { runtime: tempfile::tempdir().unwrap() }
-    }
-
-    fn folder(&self) -> PathBuf {
-        self.runtime.path().join("pcproxy")
-    }
-
-    fn socket(&self, pcproxy: &Running) -> PathBuf {
-        self.folder().join(format!("{}.sock", pcproxy.pid()))
-    }
-
-    /// The sockets there are, by pid.
-    fn sockets(&self) -> Vec<u32> {
-        let Ok(entries) = fs::read_dir(self.folder()) else { return Vec::new() };
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut pids: Vec<_> = names.filter_map(|name| name.strip_suffix(".sock")?.parse().ok()).collect();
-        pids.sort_unstable();
-        pids
-    }
-
-    /// No run has left its socket behind.
-    #[track_caller]
-    fn has_no_socket(&self, what: &str) {
-        let sockets = self.sockets();
-        assert!(sockets.is_empty(), "{what}: {sockets:?}");
-    }
-
-    fn command(&self, options: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pcproxy"));
-        command.args(options).env("XDG_RUNTIME_DIR", self.runtime.path());
-        command
-    }
-
-    fn start(&self, options: &[&str], stdin: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Running {
-        start_command(self.command(options), stdin, stdout)
-    }
-
     /// A new client of a run, which may just have been started.
     fn client(&self, pcproxy: &Running) -> Client {
-        let path = self.socket(pcproxy);
-        let mut stream = None;
-        until("a run to listen", || {
-            stream = UnixStream::connect(&path).ok();
-            stream.is_some()
-        });
-        Client::new(stream.unwrap())
+        Client::new(self.connect(pcproxy))
     }
 
     /// A run between two ends of the test's, and a client of it.
@@ -343,7 +294,7 @@ fn a_limit_is_put_on_a_run_that_flows() {
         let written = arrived.len() + unread(&run.stdout);
         run.client.wait_for("buffered", LOW_WATER + 1);
         arrived.extend(read_exactly(&run.stdout, written - arrived.len()));
-        run.pcproxy.settle();
+        run.pcproxy.settle_until_due();
         let more = unread(&run.stdout);
         assert!(more < A_FEW, "{more} bytes passed");
         run.client.rate(None);
@@ -584,7 +535,7 @@ fn the_buffer_grows_and_shrinks_around_what_it_holds() {
         // What is held stays, and nothing is added to it.
         for size in [399_999, 1000, 1] {
             client.buffer(size);
-            pcproxy.settle();
+            pcproxy.settle_until_due();
             let held = client.stats()["buffered"].as_u64().unwrap();
             assert!((399_000..=400_000).contains(&held), "{held} bytes are held");
         }
@@ -973,9 +924,7 @@ fn the_next_run_removes_what_a_killed_one_has_left_behind() {
 fn the_folder_is_closed_to_others() {
     for umask in ["0", "022", "027", "077"] {
         let session = Session::new();
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!(r#"umask {umask}; exec "$0""#), env!("CARGO_BIN_EXE_pcproxy")]);
-        command.env("XDG_RUNTIME_DIR", session.runtime.path());
+        let command = session.shell(&format!(r#"umask {umask}; exec "$0""#));
         let (input, output) = (connection(Kind::Pipe, Side::Stdin), connection(Kind::Pipe, Side::Stdout));
         let pcproxy = start_command(command, input.theirs, output.theirs);
         session.client(&pcproxy).stats();

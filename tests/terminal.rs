@@ -1,26 +1,18 @@
 //! What is seen in a real terminal: the progress line in all that happens to it, and `top`. The
-//! terminal is tmux's. Where that is missing, nothing is tested.
+//! terminal is tmux's; without tmux these tests are skipped.
 
 mod support;
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::Write;
 use std::ops::RangeInclusive;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::thread;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
-use rustix::process::{Pid, Signal, kill_process};
-use rustix::termios::tcgetwinsize;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
-use support::{KIB, Kind, Running, Side, connection, start, start_command, until};
-
-/// What the shell shows once a job has been started, and when it waits for the next.
-const STARTED: &str = "$ . ./job";
-const PROMPT: &str = "$";
+use support::terminal::{PROMPT, STARTED};
+use support::{KIB, Kind, Screen, Side, connection, start, until};
 
 /// A job of two pcproxies that takes half a second, with a line each.
 const PIPELINE: &str = "head -c 512K /dev/zero | pcproxy --name src --rate 1M --interval 20ms \
@@ -36,205 +28,6 @@ const DUMP: &str = "pcproxy --name dump --rate 1M --interval 20ms </dev/zero >/d
 /// How the lines of a summary begin, whose last one is the verdict.
 const SUMMARY: [&str; 4] =
     ["pcproxy: ", "pcproxy: the producer was ", "pcproxy: the buffer held at most ", "pcproxy: "];
-
-/// A shell in a terminal, with a folder and a runtime folder of its own.
-struct Screen {
-    folder: tempfile::TempDir,
-    /// The shell, which leads the session of all that runs in the terminal.
-    shell: Pid,
-}
-
-impl Screen {
-    /// Nothing without tmux.
-    fn new(columns: usize, rows: usize) -> Option<Self> {
-        if let Err(error) = Command::new("tmux").arg("-V").stdout(Stdio::null()).status() {
-            assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
-            eprintln!("skipped: there is no tmux");
-            return None;
-        }
-        let mut screen = Screen { folder: tempfile::tempdir().unwrap(), shell: Pid::INIT };
-        let size = ["-x", &columns.to_string(), "-y", &rows.to_string()];
-        screen.tmux(&[&["new-session", "-d"], &size[..], &["env", "PS1=$ ", "sh"]].concat());
-        screen.shell = Pid::from_raw(screen.tell("pane_pid").parse().unwrap()).unwrap();
-        screen.wait("the shell", |lines| lines == [PROMPT]);
-        Some(screen)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap()
-    }
-
-    /// A command for the user of this terminal.
-    fn command(&self, program: impl AsRef<Path>) -> Command {
-        let bin = Path::new(env!("CARGO_BIN_EXE_pcproxy")).parent().unwrap().display();
-        let mut command = Command::new(program.as_ref());
-        command.current_dir(&self.folder).env("XDG_RUNTIME_DIR", self.folder.path());
-        command.env("PATH", format!("{bin}:{}", std::env::var("PATH").unwrap_or_default()));
-        command.env("LC_ALL", "C.UTF-8").env_remove("ENV").env_remove("NO_COLOR");
-        command
-    }
-
-    /// Has the server of this terminal do something.
-    fn ask(&self, words: &[&str]) -> Output {
-        let mut command = self.command("tmux");
-        command.args(["-u", "-f", "/dev/null", "-L", "pcproxy"]).args(words);
-        command.env("TMUX_TMPDIR", self.folder.path()).env_remove("TMUX").output().unwrap()
-    }
-
-    /// The same of something that works. Returns the answer.
-    #[track_caller]
-    fn tmux(&self, words: &[&str]) -> String {
-        let answer = self.ask(words);
-        assert!(answer.status.success(), "{words:?}: {answer:?}");
-        String::from_utf8(answer.stdout).unwrap()
-    }
-
-    /// What tmux knows of the terminal by this name.
-    #[track_caller]
-    fn tell(&self, variable: &str) -> String {
-        self.tmux(&["display-message", "-p", &format!("#{{{variable}}}")]).trim_end().to_owned()
-    }
-
-    /// Has the shell do `script`. It stands in a file, to be a short line on the narrowest screen.
-    #[track_caller]
-    fn run(&self, script: &str) {
-        fs::write(self.path("job"), script).unwrap();
-        self.press(&[". ./job"]);
-        self.wait("the shell to listen", |lines| lines.last().is_some_and(|line| line == STARTED));
-        self.press(&["Enter"]);
-    }
-
-    #[track_caller]
-    fn press(&self, keys: &[&str]) {
-        self.tmux(&[&["send-keys"], keys].concat());
-    }
-
-    /// The terminal itself.
-    #[track_caller]
-    fn terminal(&self) -> OwnedFd {
-        open(self.tell("pane_tty"), OFlags::WRONLY | OFlags::NOCTTY, Mode::empty()).unwrap()
-    }
-
-    /// Gives the terminal so many columns and rows, while nobody draws on it: for a while it has
-    /// them and does not say so.
-    #[track_caller]
-    fn resize(&self, columns: u16, rows: u16) {
-        let mut files = fs::read_dir(self.path("pcproxy")).unwrap().map(|entry| entry.unwrap().path());
-        let block = File::open(files.find(|path| path.extension() == Some("rows".as_ref())).unwrap()).unwrap();
-        block.lock().unwrap();
-        self.tmux(&["resize-window", "-x", &columns.to_string(), "-y", &rows.to_string()]);
-        let terminal = self.terminal();
-        until("the terminal to say how large it is", || {
-            let size = tcgetwinsize(&terminal).unwrap();
-            (size.ws_col, size.ws_row) == (columns, rows)
-        });
-    }
-
-    /// All that is and was on the screen, without what is blank.
-    #[track_caller]
-    fn lines(&self) -> Vec<String> {
-        let text = self.tmux(&["capture-pane", "-p", "-S", "-"]);
-        text.lines().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect()
-    }
-
-    /// Waits until `seen` of what is on the screen, and returns that.
-    #[track_caller]
-    fn wait(&self, what: &str, mut seen: impl FnMut(&[String]) -> bool) -> Vec<String> {
-        let mut lines = Vec::new();
-        until(what, || {
-            lines = self.lines();
-            seen(&lines)
-        });
-        lines
-    }
-
-    /// Waits until a line begins with `start` and has all of `words` in it; returns that line.
-    #[track_caller]
-    fn wait_line(&self, start: &str, words: &[&str]) -> String {
-        let is_it = |line: &&String| line.starts_with(start) && words.iter().all(|word| line.contains(word));
-        let lines = self.wait(start, |lines| lines.iter().any(|line| is_it(&line)));
-        lines.iter().find(is_it).unwrap().clone()
-    }
-
-    /// Waits until the job is done. Returns what it has left on the screen.
-    #[track_caller]
-    fn wait_done(&self) -> Vec<String> {
-        let mut lines = self.wait("the prompt", |lines| lines.len() > 1 && lines.ends_with(&[PROMPT.to_owned()]));
-        assert_eq!(lines.remove(0), STARTED, "{lines:?}");
-        lines.pop();
-        lines
-    }
-
-    /// All that runs in the terminal.
-    fn processes(&self) -> Vec<Pid> {
-        let session = self.shell.as_raw_nonzero().to_string();
-        // `pid (name) state ppid pgrp session`, where the name may hold anything.
-        let is_ours = |pid: &Pid| {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-            stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(3)) == Some(&session)
-        };
-        let entries = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
-        entries.filter_map(|name| Pid::from_raw(name.to_str()?.parse().ok()?)).filter(is_ours).collect()
-    }
-
-    /// The only pcproxy in the terminal, once it is there.
-    #[track_caller]
-    fn pcproxy(&self) -> Pid {
-        let named = |pid: &Pid| {
-            let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero()));
-            name.is_ok_and(|name| name == "pcproxy\n")
-        };
-        let mut found = Vec::new();
-        until("a pcproxy", || {
-            found = self.processes().into_iter().filter(named).collect();
-            found.len() == 1
-        });
-        found[0]
-    }
-
-    /// A transfer behind the terminal, of this name and 1 MiB/s, that has begun.
-    fn transfer(&self, name: &str) -> Running {
-        let mut command = self.command(env!("CARGO_BIN_EXE_pcproxy"));
-        command.args(["--name", name, "--rate", "1M"]);
-        let (zeros, null) = (File::open("/dev/zero").unwrap(), connection(Kind::Null, Side::Stdout).theirs);
-        let pcproxy = start_command(command, zeros, null);
-        let socket = self.path("pcproxy").join(format!("{}.sock", pcproxy.pid()));
-        until("a socket", || socket.exists());
-        pcproxy
-    }
-
-    /// What `pcproxy ctl` says.
-    #[track_caller]
-    fn ctl(&self, words: &[&str]) -> String {
-        let answer = self.command(env!("CARGO_BIN_EXE_pcproxy")).arg("ctl").args(words).output().unwrap();
-        assert!(answer.status.success(), "{words:?}: {answer:?}");
-        String::from_utf8(answer.stdout).unwrap()
-    }
-
-    /// How the transfer of this name is.
-    #[track_caller]
-    fn stats(&self, name: &str) -> Value {
-        serde_json::from_str(&self.ctl(&[name, "stats", "--json"])).unwrap()
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let seen = self.ask(&["capture-pane", "-p", "-S", "-"]).stdout;
-            eprintln!("on the screen:\n{}", String::from_utf8_lossy(&seen).trim_end());
-        }
-        // One that delivers what it holds would outlive the terminal by far.
-        if self.shell != Pid::INIT {
-            self.processes().into_iter().for_each(|pid| _ = kill_process(pid, Signal::KILL));
-        }
-        self.ask(&["kill-server"]);
-    }
-}
 
 /// What `seq` prints.
 fn numbers(range: RangeInclusive<u32>) -> Vec<String> {

@@ -8,6 +8,11 @@ mod top;
 mod transfer;
 mod words;
 
+/// A status for the tests, as those of the library use it.
+#[cfg(test)]
+#[path = "../../tests/support/status.rs"]
+mod fixture;
+
 use std::env;
 use std::ffi::OsString;
 use std::io::{IsTerminal, stdout};

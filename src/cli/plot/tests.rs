@@ -1,42 +1,16 @@
 //! What is drawn of a recorded run, and what is not.
 
-use pcproxy::stats::{State, Status, VERSION};
+use pcproxy::stats::Status;
 
 use super::draw::draw;
 use super::read::read;
+use crate::cli::fixture;
 
 const MIB: u64 = 1 << 20;
 
 /// A status of a run at a steady 10 MiB/s, without a limit.
 fn status(elapsed: f64) -> Status {
-    let rate = 10.0 * MIB as f64;
-    Status {
-        version: VERSION,
-        time: 1.8e9 + elapsed,
-        elapsed,
-        pid: 4711,
-        name: None,
-        group: None,
-        state: State::Flowing,
-        bytes: (rate * elapsed) as u64,
-        size: None,
-        rate,
-        mean_rate: rate,
-        peak_rate: rate,
-        limit: None,
-        buffer: 64 << 10,
-        buffered: 32 << 10,
-        peak_buffered: 48 << 10,
-        waited_for_producer: 0.0,
-        waited_for_consumer: 0.0,
-        waited_for_limit: 0.0,
-        waited_for_machine: 0.0,
-        producer_pauses: 0,
-        avoidable_wait: 0.0,
-        producer_paused: 0.0,
-        done: false,
-        ending: None,
-    }
+    Status { time: 1.8e9 + elapsed, pid: 4711, buffer: 64 << 10, ..fixture::status(elapsed) }
 }
 
 /// Such a run with a status each second.

@@ -279,36 +279,20 @@ impl Setting {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use pcproxy::stats;
+    use crate::cli::fixture;
 
     /// The status of a run that gets 4 MiB/s and holds a quarter of its buffer.
     pub fn status(pid: u32, name: Option<&str>) -> Status {
         Status {
-            version: stats::VERSION,
-            time: 0.0,
-            elapsed: 60.0,
             pid,
             name: name.map(str::to_owned),
             group: Some("site/backup".to_owned()),
             state: State::Limited,
             bytes: 240 << 20,
-            size: None,
             rate: 4_194_304.0,
-            mean_rate: 4_194_304.0,
-            peak_rate: 4_194_304.0,
             limit: Some(4 << 20),
-            buffer: 1 << 20,
             buffered: 256 << 10,
-            peak_buffered: 1 << 20,
-            waited_for_producer: 0.0,
-            waited_for_consumer: 0.0,
-            waited_for_limit: 59.0,
-            waited_for_machine: 0.0,
-            producer_pauses: 7,
-            producer_paused: 50.0,
-            avoidable_wait: 0.0,
-            done: false,
-            ending: None,
+            ..fixture::status(60.0)
         }
     }
 
