@@ -6,8 +6,11 @@ mod lease;
 mod ledger;
 mod member;
 mod name;
+mod resp;
 mod rule;
 pub mod site;
+pub mod valkey;
+mod wire;
 
 pub use crate::os::Id;
 pub use file::GroupFile;

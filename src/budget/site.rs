@@ -121,15 +121,15 @@ pub struct Machine {
     pub order: (u32, u32),
     /// Bytes per second that it may be using, and the logical time until when.
     pub charge: f64,
-    until: f64,
+    pub(super) until: f64,
     /// The same of its floor.
     pub floor: f64,
-    floor_until: f64,
+    pub(super) floor_until: f64,
     /// Bytes per second.
     pub want: f64,
     /// Sum of the weights of its members that are not idle.
     pub weight: f64,
-    guaranteed: f64,
+    pub(super) guaranteed: f64,
     /// Bytes per second that it moved of late.
     pub moved: f64,
 }
@@ -142,20 +142,22 @@ pub struct Site {
     /// Tells the lives of the store apart: it begins a new one when it has lost its data, or may
     /// have. 0 if it knows nothing.
     pub life: f64,
-    answer: f64,
-    run: u64,
+    pub(super) answer: f64,
+    pub(super) run: u64,
     /// The logical clock in microseconds, and the wall clock that it has followed.
-    clock: f64,
-    wall: f64,
+    pub(super) clock: f64,
+    pub(super) wall: f64,
     /// Until when it learns, in logical time: no share grows.
-    learns_until: f64,
+    pub(super) learns_until: f64,
     /// Until when machines from an earlier life may be using floors that they have not reported,
     /// and how much of them, in bytes per second.
-    floors_until: f64,
-    unreported: f64,
+    pub(super) floors_until: f64,
+    pub(super) unreported: f64,
     /// It has learned from an earlier life, or is learning.
-    learned: bool,
-    machines: Vec<Machine>,
+    pub(super) learned: bool,
+    pub(super) machines: Vec<Machine>,
+    /// Records of machines are missing.
+    pub(super) lost: bool,
 }
 
 impl Site {
@@ -188,6 +190,7 @@ impl Site {
         let known = self.machines.iter().any(|machine| machine.id == request.machine);
         let lost = self.life == 0.0
             || request.run != self.run
+            || self.lost
             || (request.life as f64 == self.life && request.answer as f64 > self.answer)
             || (!self.learned
                 && request.life > 0
@@ -239,6 +242,24 @@ impl Site {
         &self.machines
     }
 
+    /// The wall clock of the store, in microseconds, when it was asked last.
+    pub fn wall(&self) -> f64 {
+        self.wall
+    }
+
+    /// The wall clock of the store steps by so many microseconds before it is asked next.
+    pub fn move_clock(&mut self, micros: f64) {
+        if self.life > 0.0 {
+            self.wall -= micros;
+        }
+    }
+
+    /// The store loses what it knows of the machines, and nothing else: it will learn that anew.
+    pub fn lose_machines(&mut self) {
+        self.lost |= !self.machines.is_empty();
+        self.machines.clear();
+    }
+
     /// The machine has asked within its lease.
     pub fn is_live(&self, machine: &Machine) -> bool {
         machine.until > self.clock
@@ -260,6 +281,7 @@ impl Site {
         self.run = run;
         self.machines.clear();
         self.learned = true;
+        self.lost = false;
         self.learns_until = self.clock + LEASE + SLACK;
         self.floors_until = self.clock + FLOOR_LEASE + SLACK;
         self.unreported = self.pool();

@@ -1,0 +1,511 @@
+//! The store of a limit that many machines share: a server that speaks the protocol of Valkey.
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Name;
+use super::resp::{Connection, Value};
+use super::site::{Reply, Request, Site, SiteLimit};
+use super::wire;
+
+/// The rule, for the server.
+const SCRIPT: &str = include_str!("site.lua");
+
+/// What the server calls the script.
+static SHA: LazyLock<String> = LazyLock::new(|| sha1_smol::Sha1::from(SCRIPT).digest().to_string());
+
+/// How long a server may take to accept a connection, and to answer a call.
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// The environment has the store of all groups, and its password, under these names.
+pub const STORE: &str = "PCPROXY_STORE";
+const PASSWORD: &str = "PCPROXY_STORE_PASSWORD";
+
+/// The port of a server, and of a sentinel, where the address names none.
+const PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
+
+/// Where a store is and how to get in, but for its password.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The address, without a password.
+    pub store: String,
+    /// A file whose first line is the password.
+    pub password_file: Option<PathBuf>,
+    /// Certificates of those who may vouch for the server, in PEM; those of the system if nothing.
+    pub ca: Option<PathBuf>,
+    /// The certificate and the key of this machine, in PEM.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Bytes per second that this machine uses when the store has been away for so long that its
+    /// floor has ended; nothing pauses it.
+    pub fallback: Option<u64>,
+}
+
+/// The address of a store.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address {
+    scheme: String,
+    user: Option<String>,
+    password: Option<String>,
+    place: Place,
+    database: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Tcp(String, u16),
+    Unix(PathBuf),
+    /// Sentinels, which know where the server of this name is.
+    Sentinels(Vec<(String, u16)>, String),
+}
+
+/// A text is not the address of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressError;
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "is not the address of a store: use valkey://[USER@]HOST[:PORT][/DATABASE], redis:// or rediss:// (TLS), \
+             valkey+unix:///PATH, or valkey+sentinel://HOST,HOST/NAME",
+        )
+    }
+}
+
+impl std::error::Error for AddressError {}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (scheme, rest) = text.split_once("://").ok_or(AddressError)?;
+        let (server, way) = scheme.split_once('+').unwrap_or((scheme, "tcp"));
+        if !["valkey", "redis", "valkeys", "rediss"].contains(&server) || rest.chars().any(char::is_control) {
+            return Err(AddressError);
+        }
+        let (who, rest) = rest.rsplit_once('@').map_or((None, rest), |(who, rest)| (Some(who), rest));
+        let (user, password) = who.map_or((None, None), |who| match who.split_once(':') {
+            Some((user, password)) => (Some(decoded(user)), Some(decoded(password))),
+            None => (Some(decoded(who)), None),
+        });
+        let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let mut database = 0;
+        let place = match way {
+            "tcp" => {
+                database = if path.is_empty() { 0 } else { path.parse().map_err(|_| AddressError)? };
+                let (host, port) = host(hosts, PORT)?;
+                Place::Tcp(host, port)
+            }
+            "unix" if hosts.is_empty() && !path.is_empty() => Place::Unix(format!("/{path}").into()),
+            "sentinel" if !path.is_empty() => {
+                let hosts: Result<_, _> = hosts.split(',').map(|text| host(text, SENTINEL_PORT)).collect();
+                Place::Sentinels(hosts?, path.to_owned())
+            }
+            _ => return Err(AddressError),
+        };
+        Ok(Address {
+            scheme: scheme.to_owned(),
+            user: user.filter(|user| !user.is_empty()),
+            password: password.filter(|password| !password.is_empty()),
+            place,
+            database,
+        })
+    }
+}
+
+/// A host and its port, if it has one. An IPv6 address stands in brackets.
+fn host(text: &str, port: u16) -> Result<(String, u16), AddressError> {
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, "")) => (host, port),
+        Some((host, rest)) => (host, rest.strip_prefix(':').and_then(|port| port.parse().ok()).ok_or(AddressError)?),
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, port.parse().map_err(|_| AddressError)?),
+            None => (text, port),
+        },
+    };
+    if host.is_empty() || host.contains(char::is_whitespace) { Err(AddressError) } else { Ok((host.to_owned(), port)) }
+}
+
+/// Text with `%2F` and the like in it.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, others @ ..] = rest {
+        let code = others.get(..2).and_then(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok());
+        match code.filter(|_| *first == b'%') {
+            Some(byte) => (bytes.push(byte), rest = &others[2..]).1,
+            None => (bytes.push(*first), rest = others).1,
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Without the password.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://", self.scheme)?;
+        if let Some(user) = &self.user {
+            write!(f, "{user}@")?;
+        }
+        let shown = |host: &String, port: u16, usual: u16| {
+            let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+            if port == usual { host } else { format!("{host}:{port}") }
+        };
+        match &self.place {
+            Place::Tcp(host, port) => write!(f, "{}", shown(host, *port, PORT))?,
+            Place::Unix(path) => write!(f, "{}", path.display())?,
+            Place::Sentinels(hosts, name) => {
+                let hosts: Vec<_> = hosts.iter().map(|(host, port)| shown(host, *port, SENTINEL_PORT)).collect();
+                write!(f, "{}/{name}", hosts.join(","))?;
+            }
+        }
+        if self.database > 0 { write!(f, "/{}", self.database) } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({self})")
+    }
+}
+
+impl Address {
+    /// The address has a password in it.
+    pub fn has_password(&self) -> bool {
+        self.password.is_some()
+    }
+
+    fn is_encrypted(&self) -> bool {
+        self.scheme.starts_with("valkeys") || self.scheme.starts_with("rediss")
+    }
+}
+
+/// Why a store cannot be used. It names the store, without secrets, in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreError {
+    store: String,
+    reason: String,
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "store {}: {}", self.store, self.reason)
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// A store, and a connection to it while there is one.
+#[derive(Debug)]
+pub struct Store {
+    address: Address,
+    binding: Binding,
+    connection: Option<(Connection, u64)>,
+    /// The node of a cluster that has the groups, where it is not the one at the address.
+    moved: Option<(String, u16)>,
+}
+
+impl Store {
+    /// A store that is connected to when it is first asked.
+    ///
+    /// # Errors
+    /// When the binding has no address of a store in it.
+    pub fn new(binding: Binding) -> Result<Self, AddressError> {
+        let address = binding.store.parse()?;
+        Ok(Store { address, binding, connection: None, moved: None })
+    }
+
+    /// Asks for a share of a group's limit, of which the machine knows `known`.
+    ///
+    /// # Errors
+    /// When the store cannot be reached, refuses, or does not answer in time. The request may have
+    /// been heard all the same.
+    pub fn renew(&mut self, group: &Name, request: &Request, known: SiteLimit) -> Result<Reply, StoreError> {
+        let answer = self.run(group, &wire::request(request))?;
+        wire::reply(&answer, request, known).ok_or_else(|| self.error("has data of another version of pcproxy"))
+    }
+
+    /// Sets the limit of a group on all machines. `known` is the newest generation of the limit
+    /// that this machine has heard of. Returns the limit with its new generation.
+    ///
+    /// # Errors
+    /// As [`renew`](Self::renew).
+    pub fn set(&mut self, group: &Name, limit: SiteLimit, known: u32) -> Result<SiteLimit, StoreError> {
+        let run = self.run_id()?;
+        let answer = self.run(group, &wire::set(limit, known, run))?;
+        wire::changed(&answer).ok_or_else(|| self.error("has data of another version of pcproxy"))
+    }
+
+    /// The limit of a group and the machines that share it.
+    ///
+    /// # Errors
+    /// As [`renew`](Self::renew).
+    pub fn look(&mut self, group: &Name) -> Result<Site, StoreError> {
+        let [limit, machines] = keys(group);
+        let fields: [&[u8]; 7] = [b"HMGET", limit.as_bytes(), b"rate", b"burst", b"floors", b"generation", b"state"];
+        let Value::List(kept) = self.answer(&fields)? else { return Err(self.error("gives a strange answer")) };
+        let machines = self.answer(&[b"GET", machines.as_bytes()])?.bytes().unwrap_or_default();
+        let state = kept.get(4).cloned().and_then(Value::bytes).unwrap_or_default();
+        let limit: Vec<_> = kept.into_iter().take(4).map(Value::text).collect();
+        wire::site(wire::limit_of(&limit), &state, &machines)
+            .ok_or_else(|| self.error("has data of another version of pcproxy"))
+    }
+
+    /// Which run of the server it is connected to: connects if it is not.
+    ///
+    /// # Errors
+    /// As [`renew`](Self::renew).
+    pub fn run_id(&mut self) -> Result<u64, StoreError> {
+        self.connection().map(|(_, run)| *run)
+    }
+
+    /// Runs the script on a group.
+    fn run(&mut self, group: &Name, request: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let [limit, machines] = keys(group);
+        let words = |how: &'static [u8], what: &'static [u8]| -> [&[u8]; 6] {
+            [how, what, b"2", limit.as_bytes(), machines.as_bytes(), request]
+        };
+        let seen = words(b"EVALSHA", SHA.as_bytes());
+        let answer = match self.answer_or_refusal(&seen)? {
+            // A restart or a failover empties the cache of scripts.
+            Value::Refusal(why) if why.starts_with("NOSCRIPT") => {
+                self.answer_or_refusal(&words(b"EVAL", SCRIPT.as_bytes()))?
+            }
+            answer => answer,
+        };
+        let answer = self.unless_refused(answer)?;
+        answer.bytes().ok_or_else(|| self.error("gives a strange answer"))
+    }
+
+    fn answer(&mut self, words: &[&[u8]]) -> Result<Value, StoreError> {
+        let answer = self.answer_or_refusal(words)?;
+        self.unless_refused(answer)
+    }
+
+    fn unless_refused(&mut self, answer: Value) -> Result<Value, StoreError> {
+        if let Value::Refusal(why) = answer {
+            // Another server may have become the one to ask.
+            self.connection = None;
+            return Err(self.error(explained(&why)));
+        }
+        Ok(answer)
+    }
+
+    /// Calls the server; follows it once to the node of a cluster that has the keys.
+    fn answer_or_refusal(&mut self, words: &[&[u8]]) -> Result<Value, StoreError> {
+        for _ in 0..2 {
+            let (connection, _) = self.connection()?;
+            let answer = connection.call(words, PATIENCE);
+            let answer = answer.map_err(|error| self.broken(&error))?;
+            match &answer {
+                Value::Refusal(why) if why.starts_with("MOVED ") => {
+                    let node = why.rsplit(' ').next().and_then(|node| node.rsplit_once(':'));
+                    self.moved = node.and_then(|(host, port)| {
+                        // A node that does not know its own name has the one that it was asked by.
+                        let same =
+                            || if let Place::Tcp(host, _) = &self.address.place { host.clone() } else { String::new() };
+                        let host = if host.is_empty() { same() } else { host.to_owned() };
+                        Some((host, port.parse().ok()?))
+                    });
+                    self.connection = None;
+                }
+                _ => return Ok(answer),
+            }
+        }
+        Err(self.error("its cluster is being rearranged"))
+    }
+
+    fn connection(&mut self) -> Result<&mut (Connection, u64), StoreError> {
+        let connected = match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => self.connect(),
+        };
+        if connected.is_err() {
+            self.moved = None;
+        }
+        Ok(self.connection.insert(connected?))
+    }
+
+    fn connect(&self) -> Result<(Connection, u64), StoreError> {
+        let unreachable = |error: io::Error| self.error(trouble(&error));
+        let mut connection = match (&self.moved, &self.address.place) {
+            (Some((host, port)), _) | (None, Place::Tcp(host, port)) => self.open(host, *port)?,
+            (None, Place::Unix(path)) => Connection::unix(path).map_err(unreachable)?,
+            (None, Place::Sentinels(sentinels, name)) => {
+                let (host, port) = self.find(sentinels, name)?;
+                self.open(&host, port)?
+            }
+        };
+        let mut say = |words: &[&[u8]]| match connection.call(words, PATIENCE) {
+            Ok(Value::Refusal(why)) => Err(self.error(explained(&why))),
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.error(trouble(&error))),
+        };
+        if let Some(password) = self.password()? {
+            match &self.address.user {
+                Some(user) => say(&[b"AUTH", user.as_bytes(), password.as_bytes()])?,
+                None => say(&[b"AUTH", password.as_bytes()])?,
+            };
+        }
+        if self.address.database > 0 {
+            say(&[b"SELECT", self.address.database.to_string().as_bytes()])?;
+        }
+        let facts = say(&[b"INFO", b"server"])?.text().unwrap_or_default();
+        let run = facts.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
+        let run = run.get(..16).and_then(|run| u64::from_str_radix(run, 16).ok());
+        let run = run.ok_or_else(|| self.error("does not say which run of the server it is (INFO server)"))?;
+        Ok((connection, run))
+    }
+
+    fn open(&self, host: &str, port: u16) -> Result<Connection, StoreError> {
+        if self.address.is_encrypted() {
+            return Err(self.error("this pcproxy was built without TLS (the Cargo feature 'tls')"));
+        }
+        Connection::tcp(host, port, PATIENCE).map_err(|error| self.error(trouble(&error)))
+    }
+
+    /// Asks sentinels where the server of this name is.
+    fn find(&self, sentinels: &[(String, u16)], name: &str) -> Result<(String, u16), StoreError> {
+        let mut reason = "has no sentinels".to_owned();
+        for (host, port) in sentinels {
+            let asked = self.open(host, *port).and_then(|mut sentinel| {
+                sentinel
+                    .call(&[b"SENTINEL", b"get-master-addr-by-name", name.as_bytes()], PATIENCE)
+                    .map_err(|error| self.error(trouble(&error)))
+            });
+            match asked {
+                Ok(Value::List(found)) if found.len() == 2 => {
+                    let mut words = found.into_iter().map(Value::text);
+                    if let (Some(Some(host)), Some(Some(port))) = (words.next(), words.next())
+                        && let Ok(port) = port.parse()
+                    {
+                        return Ok((host, port));
+                    }
+                }
+                Ok(Value::Refusal(why)) => reason = explained(&why),
+                Ok(_) => reason = format!("its sentinels know no '{name}'"),
+                Err(error) => reason = error.reason,
+            }
+        }
+        Err(self.error(reason))
+    }
+
+    fn password(&self) -> Result<Option<String>, StoreError> {
+        if let Some(path) = &self.binding.password_file {
+            let text = fs::read_to_string(path)
+                .map_err(|error| self.error(format!("cannot read the password from {}: {error}", path.display())))?;
+            return Ok(text.lines().next().map(str::to_owned));
+        }
+        let in_address = || env::var(STORE).ok()?.parse::<Address>().ok()?.password;
+        Ok(env::var(PASSWORD).ok().filter(|password| !password.is_empty()).or_else(in_address))
+    }
+
+    fn broken(&mut self, error: &io::Error) -> StoreError {
+        self.connection = None;
+        self.error(trouble(error))
+    }
+
+    fn error(&self, reason: impl Into<String>) -> StoreError {
+        StoreError { store: self.address.to_string(), reason: reason.into() }
+    }
+}
+
+/// The keys of a group. What is in braces decides which node of a cluster has them: the groups of
+/// a tree are all on one.
+fn keys(group: &Name) -> [String; 2] {
+    let path = group.to_string();
+    let root = path.split('/').next().unwrap_or_default();
+    let limit = format!("pcproxy:1:{{{root}}}:{path}");
+    let machines = format!("{limit}:machines");
+    [limit, machines]
+}
+
+/// Why a connection failed, in words.
+fn trouble(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "cannot be found: is the name right?".to_owned(),
+        io::ErrorKind::ConnectionRefused => "refuses connections: does it run there?".to_owned(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "does not answer".to_owned(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            "has closed the connection".to_owned()
+        }
+        io::ErrorKind::InvalidData => error.to_string(),
+        _ => format!("cannot be reached: {error}"),
+    }
+}
+
+/// What a refusal of the server means.
+fn explained(refusal: &str) -> String {
+    let code = refusal.split_whitespace().next().unwrap_or_default();
+    match code {
+        "WRONGPASS" => "wrong user or password".to_owned(),
+        "NOAUTH" => format!("asks for a password: use --password-file, or set {PASSWORD}"),
+        "NOPERM" => format!("denied: {}; docs/cluster.md lists what the user needs", rest_of(refusal)),
+        "OOM" => "is full (maxmemory)".to_owned(),
+        "READONLY" => "is a replica, which takes no writes".to_owned(),
+        "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY" | "NOREPLICAS" => {
+            format!("is not ready: {}", rest_of(refusal))
+        }
+        _ if refusal.contains("without any password") => "has no password, and one was given".to_owned(),
+        _ => format!("refuses: {refusal}"),
+    }
+}
+
+/// A refusal without its code, in one line.
+fn rest_of(refusal: &str) -> &str {
+    refusal.split_once(' ').map_or(refusal, |(_, rest)| rest).trim_end_matches('.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_come_back_as_they_were_but_for_the_password() {
+        for (text, shown) in [
+            ("valkey://host", "valkey://host"),
+            ("redis://host:6379/0", "redis://host"),
+            ("redis://me:secret@host:7000/2", "redis://me@host:7000/2"),
+            ("rediss://:secret@[::1]:6380", "rediss://[::1]:6380"),
+            ("valkey+unix:///run/valkey.sock", "valkey+unix:///run/valkey.sock"),
+            ("valkey+sentinel://a,b:7/main", "valkey+sentinel://a,b:7/main"),
+        ] {
+            let address: Address = text.parse().unwrap();
+            assert_eq!(address.to_string(), shown);
+            assert!(!format!("{address:?}").contains("secret"));
+        }
+        let address: Address = "redis://me:p%40ss%2f@host".parse().unwrap();
+        assert_eq!(address.password.as_deref(), Some("p@ss/"));
+    }
+
+    #[test]
+    fn refuses_what_is_no_address() {
+        for text in [
+            "",
+            "host",
+            "http://host",
+            "redis://",
+            "redis://host:x",
+            "redis://host/x",
+            "valkey+unix://",
+            "redis://h\no",
+        ] {
+            assert_eq!(text.parse::<Address>(), Err(AddressError), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_groups_of_a_tree_are_on_one_node_of_a_cluster() {
+        let [limit, machines] = keys(&"site/backup".parse().unwrap());
+        assert_eq!(limit, "pcproxy:1:{site}:site/backup");
+        assert_eq!(machines, "pcproxy:1:{site}:site/backup:machines");
+    }
+}
