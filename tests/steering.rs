@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use rustix::process::{Signal, geteuid};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, prlimit};
 use serde_json::Value;
 use support::{
     KIB, Kind, Running, Session, Side, assert_arrived, connection, feed, payload, read_exactly, read_to_end,
@@ -26,7 +27,7 @@ use support::{
 const A_FEW: usize = 1000;
 
 /// The longest line, with its end.
-const LINE: usize = 256;
+const LINE: usize = 4096;
 
 /// Clients that a run has at the most.
 const MOST_CLIENTS: usize = 32;
@@ -374,7 +375,7 @@ fn a_line_without_an_end_is_hung_up_on() {
     let padded = |len: usize| [vec![b' '; len - STATS.len()], STATS.to_vec()].concat();
     run.client.say(padded(LINE));
     run.client.status();
-    for line in [padded(LINE + 1), vec![b'x'; LINE], vec![0; 100_000], vec![b'['; 10 * LINE]] {
+    for line in [padded(LINE + 1), vec![b'x'; LINE], vec![0; 100_000], vec![b'['; 2 * LINE]] {
         let mut client = session.client(&run.pcproxy);
         // It may be gone before all is said.
         let _ = client.stream.get_mut().write_all(&line);
@@ -918,6 +919,155 @@ fn the_next_run_removes_what_a_killed_one_has_left_behind() {
         run.passes(1000);
         run.delivers(b"", "a run");
     }
+}
+
+/// The start of a command line that runs a command as the first process of a new pid namespace.
+/// Nothing if this machine does not let the test make one.
+fn in_a_pid_namespace() -> Option<Vec<String>> {
+    let as_user = ["unshare", "--user", "--map-current-user", "--pid", "--fork", "--mount-proc", "--kill-child"];
+    let as_root = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+    let words = if geteuid().is_root() { &as_root[..] } else { &as_user[..] };
+    let tried = Command::new(words[0]).args(&words[1..]).arg("true").output();
+    if tried.is_ok_and(|tried| tried.status.success()) {
+        return Some(words.iter().map(|word| (*word).to_owned()).collect());
+    }
+    assert!(std::env::var_os("CI").is_none(), "unshare must be able to make a pid namespace here");
+    eprintln!("skipped: unshare cannot make a pid namespace here");
+    None
+}
+
+#[test]
+fn a_run_in_another_pid_namespace_leaves_the_sockets_of_others_alone() {
+    let Some(words) = in_a_pid_namespace() else { return };
+    let session = Session::new();
+    let mut outside = session.run(&["--name", "outside"], Kind::Pipe, Kind::Pipe);
+    let inside: Vec<_> = (0..2)
+        .map(|_| {
+            let mut command = Command::new(&words[0]);
+            command.args(&words[1..]).arg(env!("CARGO_BIN_EXE_pcproxy")).args(["--name", "inside"]);
+            command.env("XDG_RUNTIME_DIR", session.runtime.path());
+            let (input, output) = (connection(Kind::Pipe, Side::Stdin), connection(Kind::Pipe, Side::Stdout));
+            (start_command(command, input.theirs, output.theirs), input.ours, output.ours)
+        })
+        .collect();
+    // Both have pid 1. A run that is found by its socket answers.
+    let stats = || session.command(&["ctl", "inside", "stats", "--json"]).output().unwrap();
+    until("both to be seen from outside", || String::from_utf8(stats().stdout).unwrap().lines().count() == 2);
+    assert!(session.sockets().contains(&outside.pcproxy.pid()));
+    outside.client.stats();
+    let stop = session.command(&["ctl", "inside", "stop"]).output().unwrap();
+    assert!(stop.status.success(), "{stop:?}");
+    for (pcproxy, ..) in inside {
+        pcproxy.wait().succeeded("a run in a namespace");
+    }
+    outside.delivers(b"", "the run outside");
+    session.has_no_socket("after all");
+}
+
+#[test]
+fn a_socket_that_nobody_listens_on_goes_though_a_process_has_its_pid() {
+    let session = Session::new();
+    let run = session.run(&[], Kind::Pipe, Kind::Pipe);
+    let left_over = session.folder().join(format!("{}.sock", std::process::id()));
+    drop(std::os::unix::net::UnixListener::bind(&left_over).unwrap());
+    let stats = session.command(&["ctl", "--all", "stats", "--json"]).output().unwrap();
+    assert_eq!(String::from_utf8(stats.stdout).unwrap().lines().count(), 1);
+    assert_eq!(session.sockets(), [run.pcproxy.pid()]);
+    run.delivers(b"", "a run");
+}
+
+#[test]
+fn a_run_that_just_starts_is_not_taken_for_one_that_was_killed() {
+    let session = Session::new();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                session.command(&["ctl", "--all", "stats"]).output().unwrap();
+            }
+        });
+        for _ in 0..10 {
+            let runs: Vec<_> = (0..4).map(|_| session.run(&[], Kind::Pipe, Kind::Pipe)).collect();
+            for run in runs {
+                assert!(session.sockets().contains(&run.pcproxy.pid()));
+                run.delivers(b"", "a run");
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_client_for_which_there_is_no_descriptor_wakes_nobody_and_is_answered_later() {
+    let session = Session::new();
+    let run = session.run(&[], Kind::Pipe, Kind::Pipe);
+    let pid = Pid::from_raw(run.pcproxy.pid() as i32);
+    drop(run.client);
+    run.pcproxy.settle();
+    let open = (0..).find(|fd| !Path::new(&format!("/proc/{}/fd/{fd}", run.pcproxy.pid())).exists());
+    let plenty = getrlimit(Resource::Nofile);
+    prlimit(pid, Resource::Nofile, Rlimit { current: open, maximum: plenty.maximum }).unwrap();
+    let mut client = session.client(&run.pcproxy);
+    client.say(STATS);
+    let mut other = session.run(&["--rate", "10M"], Kind::Pipe, Kind::Pipe);
+    until("it to sleep through an exchange with another", || {
+        let before = run.pcproxy.status("voluntary_ctxt_switches");
+        for _ in 0..20 {
+            other.passes(50_000);
+            other.client.stats();
+        }
+        before == run.pcproxy.status("voluntary_ctxt_switches")
+    });
+    other.delivers(b"", "the other");
+    prlimit(pid, Resource::Nofile, plenty).unwrap();
+    client.status();
+    // With a client that is silent, there is a descriptor for the next.
+    let open = (0..).find(|fd| !Path::new(&format!("/proc/{}/fd/{fd}", run.pcproxy.pid())).exists());
+    prlimit(pid, Resource::Nofile, Rlimit { current: open, maximum: plenty.maximum }).unwrap();
+    let mut next = session.client(&run.pcproxy);
+    next.say(STATS);
+    // It was disconnected, and its place taken by the one that comes next.
+    assert_eq!(client.hear(), None);
+    next.stream.get_ref().shutdown(Shutdown::Write).unwrap();
+    next.status();
+    drop(run.stdin);
+    run.pcproxy.wait().succeeded("a run without descriptors");
+}
+
+#[test]
+fn thirty_runs_are_asked_with_little_memory() {
+    let session = Session::new();
+    let runs: Vec<_> = (0..30).map(|_| session.run(&[], Kind::Pipe, Kind::Pipe)).collect();
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"ulimit -v 20000 && exec "$0" ctl --all stats --json"#, env!("CARGO_BIN_EXE_pcproxy")]);
+    let answer = command.env("XDG_RUNTIME_DIR", session.runtime.path()).output().unwrap();
+    assert!(answer.status.success() && answer.stderr.is_empty(), "{answer:?}");
+    assert_eq!(String::from_utf8(answer.stdout).unwrap().lines().count(), 30);
+    runs.into_iter().for_each(|run| run.delivers(b"", "a run"));
+}
+
+#[test]
+fn a_run_that_hangs_holds_up_no_other() {
+    let session = Session::new();
+    let (hung, mut well) = (session.run(&[], Kind::Pipe, Kind::Pipe), session.run(&[], Kind::Pipe, Kind::Pipe));
+    hung.pcproxy.signal(Signal::STOP);
+    hung.pcproxy.wait_stopped();
+    // More than can wait to be accepted.
+    let _crowd: Vec<_> = (0..2 * MOST_CLIENTS)
+        .map_while(|_| {
+            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
+            let address = SocketAddrUnix::new(session.socket(&hung.pcproxy)).unwrap();
+            connect(&socket, &address).is_ok().then_some(socket)
+        })
+        .collect();
+    let answer = session.command(&["ctl", "--all", "rate", "5M"]).output().unwrap();
+    let said = String::from_utf8(answer.stderr).unwrap();
+    assert_eq!(answer.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("{} does not answer", hung.pcproxy.pid())) && said.lines().count() == 1, "{said}");
+    assert_eq!(well.client.stats()["limit"], 5 << 20);
+    hung.pcproxy.signal(Signal::CONT);
+    well.delivers(b"", "the one that was well");
+    hung.delivers(b"", "the one that hung");
 }
 
 #[test]

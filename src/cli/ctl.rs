@@ -1,13 +1,12 @@
 //! `pcproxy ctl`: seeing and steering transfers from outside.
 
-use std::panic::resume_unwind;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use pcproxy::budget::Name;
-use pcproxy::control::{ControlError, Request, Run, runs};
+use pcproxy::control::{ControlError, Request, Run, ask, runs};
 use pcproxy::report::say;
 use pcproxy::stats::Status;
 use pcproxy::units::{show_rate, show_share, show_size, show_time};
@@ -132,7 +131,7 @@ impl Ctl {
     fn target<'a>(&'a self, runs: &[Run]) -> Result<Target<'a>> {
         match (&self.target, self.all, &self.members) {
             (Some(target), false, None) => {
-                let pid = target.parse().ok().filter(|pid| runs.iter().any(|run| run.pid() == *pid));
+                let pid = target.parse().ok().filter(|pid| runs.iter().any(|run| run.id().pid == *pid));
                 Ok(pid.map_or(Target::Name(target), Target::Pid))
             }
             (None, true, None) => Ok(Target::All),
@@ -158,13 +157,13 @@ impl Action {
 impl Target<'_> {
     /// The runs that are meant, and how they are: the interval that `stats` shows begins here.
     fn find(&self, mut runs: Vec<Run>, failures: &mut Vec<String>) -> Vec<(Run, Status)> {
-        runs.retain(|run| !matches!(self, Target::Pid(pid) if *pid != run.pid()));
+        runs.retain(|run| !matches!(self, Target::Pid(pid) if *pid != run.id().pid));
         let mut found = Vec::new();
         for (answer, run) in ask(&mut runs, &Request::Stats {}).into_iter().zip(runs) {
             match answer {
                 Ok(status) if self.means(&status) => found.push((run, status)),
                 Ok(_) | Err(ControlError::Ended) => {}
-                Err(error) => failures.push(format!("{} {error}{}", run.pid(), self.doubt())),
+                Err(error) => failures.push(format!("{} {error}{}", run.id().pid, self.doubt())),
             }
         }
         if found.is_empty() && failures.is_empty() {
@@ -203,14 +202,6 @@ impl Target<'_> {
         };
         format!("no{other} running pcproxy{which}")
     }
-}
-
-/// Asks all at the same time: one that hangs holds up none of the others.
-fn ask(runs: &mut [Run], request: &Request) -> Vec<Result<Status, ControlError>> {
-    thread::scope(|scope| {
-        let asking: Vec<_> = runs.iter_mut().map(|run| scope.spawn(|| run.ask(request))).collect();
-        asking.into_iter().map(|answer| answer.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
-    })
 }
 
 /// What a run is called.

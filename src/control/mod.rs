@@ -1,12 +1,10 @@
-//! Seeing and steering runs from outside: a Unix socket for each, in the user's own folder.
+//! Seeing and steering runs from outside: each run has a Unix socket in the user's runtime folder.
 
 mod client;
 mod protocol;
 mod server;
+mod socket;
 
-pub use client::{ControlError, Run, runs};
+pub use client::{ControlError, Run, RunId, ask, runs};
 pub use protocol::{Reply, Request, VERSION};
 pub use server::{Host, Server};
-
-/// What the socket of a run is called after its pid.
-pub(crate) const ENDING: &str = ".sock";

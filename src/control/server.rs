@@ -1,102 +1,115 @@
-//! Being asked from outside.
+//! The socket of a run: hears requests, and has the run answer them.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
-use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 
-use super::{ENDING, Reply, Request, VERSION};
-use crate::os::{self, FolderError, RuntimeFolder};
+use super::socket::{self, SocketName, is_strange};
+use super::{Reply, Request, VERSION};
+use crate::os::{FolderError, RuntimeFolder};
 use crate::shaping::{Limit, Shaper, TokenBucket};
 use crate::stats::{Interval, Status};
 
-/// The longest request, with some room: also the most that is read at once.
-const LINE: usize = 256;
+/// The longest request in bytes, with its end. A timetable may be long.
+const LINE: usize = 4096;
 
-/// How many requests that can hold, `{"do":"stats"}` being the shortest.
-const REQUESTS: u64 = 17;
+/// Bytes that are read from a client at once.
+const PIECE: usize = 256;
 
-/// Who comes when so many are there has the one leave that has been silent for longest.
+/// Requests that can end in one piece. `{"do":"stats"}` is the shortest.
+const REQUESTS: u64 = 18;
+
+/// When another client comes, the one that was silent for longest is disconnected.
 const MOST_CLIENTS: usize = 32;
 
-/// How many requests of clients are heard a second, of all of them together, and how many at once:
-/// enough for any number of people, and about a hundredth of a processor.
+/// Requests per second of all clients together, and how many at once. It is enough for any number
+/// of people, and about a hundredth of a processor.
 const ATTENTION: Limit = Limit::new(200, 100).with_quantum(REQUESTS);
 
-/// How many may wait to be accepted.
-const BACKLOG: i32 = 32;
+/// How long the listener is left alone after the system had no descriptor for a client. The client
+/// keeps waiting, so the listener would report it again at once.
+const DEAF: Duration = Duration::from_secs(1);
 
-/// What the listener is called in the epoll; clients are counted from 1 on.
+/// The name of the listener in the epoll. Clients are counted from 1 on.
 const LISTENER: u64 = 0;
 
-/// What a server speaks for.
+/// The run that a server speaks for.
 pub trait Host {
     /// Does what was asked.
     ///
     /// # Errors
     /// Why it cannot be done, for the user.
     fn obey(&mut self, request: &Request) -> Result<(), String>;
-    /// How things are, since the beginning of `interval`.
+    /// The status of the run, with rates since the beginning of `interval`.
     fn status(&mut self, interval: &mut Interval) -> Status;
 }
 
-/// The socket of a run. It never waits for a client: one that hangs costs a descriptor, and one
-/// that floods is heard as often as all others together may be.
+/// The socket of a run. It never waits for a client: a client that hangs costs a descriptor, and
+/// the requests of all clients together are limited.
 #[derive(Debug)]
 pub struct Server {
     folder: RuntimeFolder,
-    name: String,
+    name: SocketName,
     listener: UnixListener,
     epoll: OwnedFd,
     clients: BTreeMap<u64, Client>,
-    /// The number of the next event, which the client that caused it is known by.
+    /// The number that the next client gets.
     next: u64,
     attention: TokenBucket,
-    /// Someone may be waiting to be heard.
+    /// A client may be waiting to be heard.
     waiting: bool,
+    /// The listener is left alone until then.
+    deaf: Option<Duration>,
 }
 
 #[derive(Debug)]
 struct Client {
     stream: UnixStream,
-    /// Of a request that is not complete.
+    /// Bytes of a request that is not complete.
     input: Vec<u8>,
-    /// Of replies that did not go out. Until they do, nothing more is read.
+    /// Bytes of replies that did not go out. Until they do, nothing more is read.
     output: Vec<u8>,
     interval: Interval,
 }
 
 impl Server {
-    /// Listens on the socket of this process, and removes those that dead ones have left.
+    /// Listens on the socket of this process, and removes sockets that killed processes left
+    /// behind.
     ///
     /// # Errors
     /// When the folder or the socket cannot be made.
     pub fn open() -> Result<Self, FolderError> {
         let folder = RuntimeFolder::open()?;
-        remove_stale(&folder)?;
-        let name = format!("{}{ENDING}", std::process::id());
-        let refused = |error: io::Error| FolderError::new(&folder.path_of(&name), error);
-        let listener = UnixListener::bind(folder.socket_path(&name)).map_err(refused)?;
-        let prepare = || {
-            listener.set_nonblocking(true)?;
-            rustix::net::listen(&listener, BACKLOG)?;
-            let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-            epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
-            Ok(epoll)
-        };
-        let epoll = prepare().map_err(refused)?;
-        let attention = TokenBucket::empty(ATTENTION);
-        Ok(Server { folder, name, listener, epoll, clients: BTreeMap::new(), next: 1, attention, waiting: false })
+        let (listener, name) = socket::listen(&folder)?;
+        let watched = watch(&listener).map_err(|error| FolderError::new(&folder.path_of(&name.to_string()), error));
+        if watched.is_err() {
+            let _ = folder.remove(&name.to_string());
+        }
+        Ok(Server {
+            epoll: watched?,
+            folder,
+            name,
+            listener,
+            clients: BTreeMap::new(),
+            next: 1,
+            attention: TokenBucket::empty(ATTENTION),
+            waiting: false,
+            deaf: None,
+        })
     }
 
-    /// Hears those who are waiting, as far as they have attention left at `now`.
+    /// Hears the clients that are waiting, as far as there is attention left at `now`.
     pub fn work(&mut self, now: Duration, host: &mut impl Host) {
         self.attention.drip(now);
+        if self.deaf.is_some_and(|until| until <= now) {
+            self.deaf = None;
+            self.listen(epoll::EventFlags::IN);
+        }
         while self.attention.take(REQUESTS, REQUESTS).is_ok() {
             let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }];
             let found = epoll::wait(&self.epoll, &mut events, Some(&Timespec::default())).unwrap_or(0);
@@ -106,7 +119,7 @@ impl Server {
                 return;
             }
             let heard = match events[0].data.u64() {
-                LISTENER => self.accept(),
+                LISTENER => self.accept(now),
                 client => self.serve(client, host),
             };
             self.attention.refund(REQUESTS.saturating_sub(heard));
@@ -116,15 +129,31 @@ impl Server {
 
     /// When to [`work`](Self::work) again though the epoll reports nothing new.
     pub fn due(&self) -> Option<Duration> {
-        if self.waiting { self.attention.due(REQUESTS) } else { None }
+        let heard = if self.waiting { self.attention.due(REQUESTS) } else { None };
+        heard.into_iter().chain(self.deaf).min()
     }
 
-    /// Lets a client in. Returns what that counts for, in requests.
-    fn accept(&mut self) -> u64 {
-        let Ok((stream, _)) = self.listener.accept() else { return 1 };
-        // The folder is closed to others; this is for descriptors that were handed on.
-        let trusted = socket_peercred(&stream).is_ok_and(|peer| peer.uid == geteuid() || peer.uid.is_root());
-        if !trusted || stream.set_nonblocking(true).is_err() {
+    /// Has the epoll report clients that want to connect, or not.
+    fn listen(&self, flags: epoll::EventFlags) {
+        // If this fails, the listener is asked more often or not at all; bytes move all the same.
+        let _ = epoll::modify(&self.epoll, &self.listener, epoll::EventData::new_u64(LISTENER), flags);
+    }
+
+    /// Lets a client in. Returns how many requests that counts for.
+    fn accept(&mut self, now: Duration) -> u64 {
+        let stream = match self.listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Without a descriptor for it, the client has to wait.
+                let refused = !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted);
+                if refused && self.clients.pop_first().is_none() {
+                    self.deaf = Some(now + DEAF);
+                    self.listen(epoll::EventFlags::empty());
+                }
+                return 1;
+            }
+        };
+        if is_strange(&stream, &[geteuid().as_raw(), 0]) || stream.set_nonblocking(true).is_err() {
             return 1;
         }
         if self.clients.len() == MOST_CLIENTS {
@@ -132,15 +161,14 @@ impl Server {
         }
         let data = epoll::EventData::new_u64(self.next);
         if epoll::add(&self.epoll, &stream, data, epoll::EventFlags::IN).is_ok() {
-            let interval = Interval::default();
-            self.clients.insert(self.next, Client { stream, input: Vec::new(), output: Vec::new(), interval });
+            self.clients.insert(self.next, Client::new(stream));
             self.next += 1;
         }
         1
     }
 
-    /// Has a client take its replies and make its requests; returns how many, at least 1. It gets
-    /// a new number, so that the one that was silent for longest has the lowest.
+    /// Has a client take its replies and make its requests; returns how many, at least 1. The
+    /// client gets a new number: the client that was silent for longest has the lowest.
     fn serve(&mut self, number: u64, host: &mut impl Host) -> u64 {
         let Some(mut client) = self.clients.remove(&number) else { return 1 };
         let Ok(heard) = client.converse(host) else { return 1 };
@@ -153,19 +181,15 @@ impl Server {
     }
 }
 
-/// Removes the sockets of processes that are no more. Whoever has this pid by now has none yet.
-fn remove_stale(folder: &RuntimeFolder) -> Result<(), FolderError> {
-    for name in folder.names_ending(ENDING)? {
-        if name.parse().is_ok_and(|pid: u32| pid == std::process::id() || !os::exists(pid)) {
-            // What cannot be removed harms nobody.
-            let _ = folder.remove(&format!("{name}{ENDING}"));
-        }
-    }
-    Ok(())
+/// An epoll that reports clients that want to connect.
+fn watch(listener: &UnixListener) -> io::Result<OwnedFd> {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&epoll, listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
+    Ok(epoll)
 }
 
 impl AsFd for Server {
-    /// Is readable when someone is waiting to be heard.
+    /// Is readable when a client is waiting to be heard.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
     }
@@ -173,21 +197,26 @@ impl AsFd for Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Should this fail, whoever finds it will notice that the process is gone.
-        let _ = self.folder.remove(&self.name);
+        // If this fails, the next process that connects to the socket finds that nobody listens.
+        let _ = self.folder.remove(&self.name.to_string());
     }
 }
 
 impl Client {
-    /// Returns how many requests it made.
+    fn new(stream: UnixStream) -> Self {
+        Client { stream, input: Vec::new(), output: Vec::new(), interval: Interval::default() }
+    }
+
+    /// Reads a piece, answers the requests that are complete, and writes what the client takes.
+    /// Returns how many requests there were.
     ///
     /// # Errors
-    /// When the client has left, or is not one.
+    /// When the client has left, or sends a line that is too long.
     fn converse(&mut self, host: &mut impl Host) -> io::Result<u64> {
         if self.output.is_empty() {
-            let mut bytes = [0; LINE];
+            let mut bytes = [0; PIECE];
             match self.stream.read(&mut bytes)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
                 read => self.input.extend_from_slice(&bytes[..read]),
             }
         }
@@ -199,11 +228,11 @@ impl Client {
             heard += 1;
         }
         if self.input.len() >= LINE {
-            return Err(io::ErrorKind::InvalidData.into());
+            return Err(ErrorKind::InvalidData.into());
         }
         match self.stream.write(&self.output) {
             Ok(written) => drop(self.output.drain(..written)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
         Ok(heard)
@@ -220,5 +249,114 @@ impl Client {
         let mut reply = serde_json::to_vec(&Reply { version: VERSION, status, error })?;
         reply.push(b'\n');
         Ok(reply)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::{Account, Facts};
+    use proptest::prelude::*;
+
+    /// A run that does whatever it is asked, and remembers it.
+    #[derive(Default)]
+    struct Obedient {
+        requests: Vec<Request>,
+    }
+
+    impl Host for Obedient {
+        fn obey(&mut self, request: &Request) -> Result<(), String> {
+            self.requests.push(request.clone());
+            Ok(())
+        }
+
+        fn status(&mut self, interval: &mut Interval) -> Status {
+            Account::new(Duration::ZERO, 1).status(Duration::ZERO, interval, &Facts::default())
+        }
+    }
+
+    /// Says `bytes` to a run in pieces of these sizes. Returns what it obeyed, and its replies
+    /// until it hung up, if it did.
+    fn say(bytes: &[u8], sizes: &[usize]) -> (Vec<Request>, Vec<Reply>, bool) {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        here.set_nonblocking(true).unwrap();
+        there.set_nonblocking(true).unwrap();
+        let (mut client, mut host) = (Client::new(here), Obedient::default());
+        let (mut replies, mut hung_up) = (Vec::new(), false);
+        let mut rest = bytes;
+        let mut sizes = sizes.iter().cycle();
+        while !rest.is_empty() && !hung_up {
+            let (piece, later) = rest.split_at(rest.len().min(*sizes.next().unwrap()));
+            there.write_all(piece).unwrap();
+            rest = later;
+            loop {
+                match client.converse(&mut host) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(_) => {
+                        hung_up = true;
+                        break;
+                    }
+                }
+                let mut taken = [0; 65_536];
+                while let Ok(count @ 1..) = there.read(&mut taken) {
+                    replies.extend_from_slice(&taken[..count]);
+                }
+            }
+        }
+        let replies = replies.split_inclusive(|byte| *byte == b'\n');
+        (host.requests, replies.map(|line| serde_json::from_slice(line).unwrap()).collect(), hung_up)
+    }
+
+    fn request() -> impl Strategy<Value = Request> {
+        prop_oneof![
+            Just(Request::Stats {}),
+            Just(Request::Pause {}),
+            Just(Request::Resume {}),
+            Just(Request::Stop {}),
+            any::<Option<u64>>().prop_map(|rate| Request::Rate { rate }),
+            any::<u64>().prop_map(|size| Request::Buffer { size }),
+        ]
+    }
+
+    proptest! {
+        /// Every request is obeyed once, in order, however the bytes are cut.
+        #[test]
+        fn requests_are_obeyed_however_they_are_cut(
+            requests in proptest::collection::vec(request(), 0..20),
+            sizes in proptest::collection::vec(1usize..600, 1..5),
+        ) {
+            let lines = requests.iter().map(|request| serde_json::to_string(request).unwrap() + "\n");
+            let (obeyed, replies, hung_up) = say(lines.collect::<String>().as_bytes(), &sizes);
+            prop_assert_eq!(&obeyed, &requests);
+            prop_assert_eq!(replies.len(), requests.len());
+            prop_assert!(!hung_up && replies.iter().all(|reply| reply.error.is_none()));
+        }
+
+        /// Each line of any bytes gets one reply, and only a line without an end is hung up on.
+        #[test]
+        fn any_bytes_get_a_reply_for_each_line(
+            pieces in proptest::collection::vec(
+                prop_oneof![
+                    proptest::collection::vec(any::<u8>(), 0..100),
+                    proptest::collection::vec(Just(b'x'), 0..3000),
+                    Just(b"\n".to_vec()),
+                    request().prop_map(|request| serde_json::to_vec(&request).unwrap()),
+                ],
+                0..20,
+            ),
+            sizes in proptest::collection::vec(1usize..6000, 1..5),
+        ) {
+            let bytes = pieces.concat();
+            let lines: Vec<_> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+            let (obeyed, replies, hung_up) = say(&bytes, &sizes);
+            let whole = lines.iter().filter(|line| line.ends_with(b"\n")).count();
+            // A line may be answered though it is too long, if its end came soon enough.
+            prop_assert_eq!(hung_up, replies.len() < whole || lines.last().is_some_and(|line| {
+                !line.ends_with(b"\n") && line.len() >= LINE
+            }));
+            prop_assert!(!hung_up || lines.iter().any(|line| line.len() >= LINE));
+            prop_assert_eq!(obeyed.len(), replies.iter().filter(|reply| reply.error.is_none()).count());
+        }
     }
 }

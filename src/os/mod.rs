@@ -11,6 +11,6 @@ mod shared_file;
 pub use access::{Access, Kind, SharedFd, is_refusal};
 pub use ending::die_by;
 pub use process::Id;
-pub(crate) use process::{exists, lives, own_id};
+pub(crate) use process::{lives, own_id};
 pub use runtime_folder::{FolderError, RuntimeFolder};
 pub(crate) use shared_file::{KEPT, SharedFile};

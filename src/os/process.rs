@@ -2,9 +2,6 @@
 
 use std::fs;
 
-use rustix::io::Errno;
-use rustix::process::{Pid, test_kill_process};
-
 use serde::{Deserialize, Serialize};
 
 /// Which process it is. A pid alone would come round again.
@@ -25,12 +22,6 @@ pub(crate) fn own_id() -> Id {
 /// Whether the very process still runs: not only its pid, which may be another's by now.
 pub(crate) fn lives(id: Id) -> bool {
     started(id.pid) == Some(id.started)
-}
-
-/// Whether any process has this pid.
-pub(crate) fn exists(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
 }
 
 /// When a process started, in clock ticks since the machine did; nothing if it has ended.

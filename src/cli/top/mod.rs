@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use pcproxy::control::{ControlError, Request, Run, runs};
+use pcproxy::control::{ControlError, Request, Run, ask, runs};
 use pcproxy::stats::Status;
 use pcproxy::units::parse_interval;
 use ratatui::crossterm::{cursor, event, execute, terminal};
@@ -170,7 +170,7 @@ impl Watch {
             Vec::new()
         });
         for run in found {
-            let (pid, sender) = (run.pid(), &self.sender);
+            let (pid, sender) = (run.id().pid, &self.sender);
             self.asked.entry(pid).or_insert_with(|| Asked { requests: attend(run, sender.clone()), open: 0 });
         }
         let idle: Vec<_> = self.asked.iter().filter(|(_, asked)| asked.open == 0).map(|(pid, _)| *pid).collect();
@@ -217,14 +217,18 @@ fn attend(mut run: Run, events: Sender<Event>) -> Sender<Request> {
     let (sender, requests) = mpsc::channel();
     thread::spawn(move || {
         for request in requests {
-            let answer = run.ask(&request);
+            let answer = ask_one(&mut run, &request);
             let ended = answer == Err(ControlError::Ended);
-            if events.send(Event::Answer(Box::new(Answer { pid: run.pid(), request, answer }))).is_err() || ended {
+            if events.send(Event::Answer(Box::new(Answer { pid: run.id().pid, request, answer }))).is_err() || ended {
                 return;
             }
         }
     });
     sender
+}
+
+fn ask_one(run: &mut Run, request: &Request) -> Result<Status, ControlError> {
+    ask(std::slice::from_mut(run), request).remove(0)
 }
 
 /// The terminal while it is ours. It is as it was before once this is dropped, or the program
