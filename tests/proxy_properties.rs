@@ -281,7 +281,7 @@ impl Simulation {
 
     /// Sleeps until the first of what it waits for; an error if nothing would ever wake it.
     fn sleep(&mut self) -> TestCaseResult {
-        let needs = self.flow.needs();
+        let needs = self.flow.needs(self.now);
         let mut wakes = Vec::new();
         if needs.input {
             wakes.push(Wake::Readable);

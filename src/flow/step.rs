@@ -83,6 +83,8 @@ where
     input_error: Option<P::Error>,
     /// Since when the flow can go on; nothing while it waits for a neighbour.
     could_go_on: Option<Duration>,
+    /// Since when it rests because a neighbour keeps it waiting.
+    kept_waiting: Option<Duration>,
 }
 
 impl<P, C, B, S> Flow<P, C, B, S>
@@ -97,7 +99,7 @@ where
         let mut proxy = ProducerConsumerProxy::shaped(consumer, buffer, watermarks, true, shaper);
         let registered = proxy.register_producer(producer, streaming);
         debug_assert!(registered.is_ok(), "the first producer");
-        Flow { proxy, patience: Patience::default(), input_error: None, could_go_on: None }
+        Flow { proxy, patience: Patience::default(), input_error: None, could_go_on: None, kept_waiting: None }
     }
 
     /// Takes the step that can be taken at `now`. Returns false if there is none.
@@ -123,7 +125,24 @@ where
             stepped = false;
         }
         self.could_go_on = self.can_go_on_at(now);
+        if stepped {
+            self.kept_waiting = None;
+        }
         Ok(stepped)
+    }
+
+    /// How long a neighbour has kept the flow waiting by `now`, since it last went on or was
+    /// [excused](Self::excuse).
+    pub fn kept_waiting(&self, now: Duration) -> Duration {
+        let waited = self.kept_waiting.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        if waited > LONGEST_DELAY { Duration::ZERO } else { waited }
+    }
+
+    /// A neighbour kept the flow waiting up to `now`, and for `delay` of that time the machine was
+    /// to blame: the neighbour did not get a processor either.
+    pub fn excuse(&mut self, delay: Duration, now: Duration) {
+        self.proxy.shaper_mut().late(delay);
+        self.kept_waiting = self.kept_waiting.map(|_| now);
     }
 
     /// The delay that the machine has imposed on the next step by `now`: the time since the moment
@@ -133,11 +152,14 @@ where
         if delay > LONGEST_DELAY { Duration::ZERO } else { delay }
     }
 
-    /// What to wait for once there is no more step to take.
-    pub fn needs(&mut self) -> Needs {
+    /// What to wait for from `now` on, once there is no more step to take.
+    pub fn needs(&mut self, now: Duration) -> Needs {
         self.patience.earn(self.delivered());
         let holds_off = self.holds_off();
         let output = !self.consumer_is_ready() && self.proxy.buffered() > 0;
+        if output || holds_off || self.proxy.buffered() == 0 {
+            self.kept_waiting.get_or_insert(now);
+        }
         Needs {
             input: self.proxy.producer().is_some_and(P::is_wanted) && !holds_off,
             output,
@@ -160,6 +182,7 @@ where
 
     /// The process was stopped, and goes on: that was no delay of the machine.
     pub fn continued(&mut self) {
+        self.kept_waiting = None;
         self.could_go_on = None;
     }
 

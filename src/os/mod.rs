@@ -5,6 +5,7 @@ pub mod clock;
 pub mod closed;
 mod ending;
 mod process;
+mod run_delay;
 mod runtime_folder;
 mod shared_file;
 
@@ -12,5 +13,6 @@ pub use access::{Access, Kind, SharedFd, is_refusal};
 pub use ending::die_by;
 pub use process::Id;
 pub(crate) use process::{lives, own_id};
+pub use run_delay::RunDelay;
 pub use runtime_folder::{FolderError, RuntimeFolder};
 pub(crate) use shared_file::{KEPT, SharedFile};

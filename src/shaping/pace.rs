@@ -48,6 +48,11 @@ impl Pace {
         Pace { rate, paused: false, burst, catch_up, coarse }
     }
 
+    /// How much delay of the machine is made up for at most.
+    pub fn catch_up(&self) -> Duration {
+        self.catch_up
+    }
+
     /// What is in force at `now`, in the time zone of `now`. `now` is asked for only where there
     /// is a timetable.
     pub fn at(&self, now: impl FnOnce() -> Zoned) -> InForce {

@@ -8,7 +8,7 @@ use crate::budget::{GroupFile, Membership};
 use crate::buffer::{self, Fifo};
 use crate::endpoint::{Endpoint, EndpointError, Sink, Source, Splicing};
 use crate::flow::{Flow, Needs, Watermarks};
-use crate::os::clock;
+use crate::os::{RunDelay, clock};
 use crate::poller::{Interest, Key, Poller, Ready};
 use crate::shaping::{Pace, TokenBucket};
 
@@ -34,6 +34,9 @@ pub(super) struct Direction {
     rate: Option<u64>,
     /// The share of the buffer that is its low watermark.
     low_share: f64,
+    run_delay: RunDelay,
+    /// How much of the waits for neighbours may still be blamed on the machine.
+    excuses: Duration,
 }
 
 impl Direction {
@@ -65,7 +68,16 @@ impl Direction {
             TokenBucket::empty(None).below(group),
         );
         let [input, output] = keys;
-        Direction { flow, input, output, pace, rate: None, low_share: config.low_share }
+        Direction {
+            flow,
+            input,
+            output,
+            pace,
+            rate: None,
+            low_share: config.low_share,
+            run_delay: RunDelay::default(),
+            excuses: Duration::ZERO,
+        }
     }
 
     /// The flow itself.
@@ -125,12 +137,11 @@ impl Direction {
     ) -> Result<bool, EndpointError> {
         for _ in 0..STEPS_PER_TURN {
             let now = clock::now();
-            if self.flow.delay(now) >= NOTABLE_DELAY && poller.signals().was_continued() {
-                self.flow.continued();
-            }
-            match self.flow.delay(now) {
-                delay if delay >= NOTABLE_DELAY => late(now, delay),
-                _ => {}
+            if self.flow.delay(now).max(self.flow.kept_waiting(now)) >= NOTABLE_DELAY {
+                if poller.signals().was_continued() {
+                    self.flow.continued();
+                }
+                self.blame_the_machine(now, &mut late);
             }
             if !self.flow.step(now)? {
                 return Ok(false);
@@ -139,9 +150,29 @@ impl Direction {
         Ok(true)
     }
 
-    /// Has the poller wait for all that the flow needs.
-    pub(super) fn rest(&mut self, poller: &mut Poller) -> Needs {
-        let needs = self.flow.needs();
+    /// Takes account of what the machine is to blame for by `now`: a delay of our own, and a wait for
+    /// a neighbour as far as we had to wait for a processor ourselves. The neighbours stand in the
+    /// same queue, so their delay is estimated by ours.
+    fn blame_the_machine(&mut self, now: Duration, late: &mut impl FnMut(Duration, Duration)) {
+        let delay = self.flow.delay(now);
+        if delay >= NOTABLE_DELAY {
+            late(now, delay);
+        }
+        let waited = self.flow.kept_waiting(now);
+        if waited >= NOTABLE_DELAY && self.limit().is_some() {
+            self.excuses = self.pace.catch_up().min(self.excuses + self.run_delay.take());
+            let excused = waited.min(self.excuses);
+            self.excuses -= excused;
+            self.flow.excuse(excused, now);
+            if excused >= NOTABLE_DELAY {
+                late(now, excused);
+            }
+        }
+    }
+
+    /// Has the poller wait for all that the flow needs from `now` on.
+    pub(super) fn rest(&mut self, poller: &mut Poller, now: Duration) -> Needs {
+        let needs = self.flow.needs(now);
         if let Some(key) = self.input {
             poller.set_interest(key, if needs.input { Interest::Read } else { Interest::Nothing });
         }

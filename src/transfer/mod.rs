@@ -104,15 +104,15 @@ impl Transfer {
 
     /// Sleeps until there may be something to do. Only looks what has become ready if `busy`.
     fn sleep(&mut self, busy: bool) {
+        let asleep = clock::now();
         let mut most = Some(Duration::ZERO);
         let mut cause = None;
         if !busy {
-            let needs = self.direction.rest(&mut self.poller);
+            let needs = self.direction.rest(&mut self.poller, asleep);
             self.poller.set_deadline(Deadline::Tokens, needs.due);
             most = needs.patience;
             cause = Some(if self.direction.is_paused() { Cause::Paused } else { needs.cause });
         }
-        let asleep = clock::now();
         self.observe(asleep);
         self.reporter.account.sleeps(asleep, cause);
         self.poller.wait(most, asleep);
