@@ -149,7 +149,7 @@ impl Run {
         let (_, arguments, deed) = GUESTS.iter().find(|(name, ..)| *name == label).context("no such guest")?;
         let folder = TempDir::new()?;
         let mut words = options.pcproxy(arguments).words;
-        words.insert(0, format!("XDG_RUNTIME_DIR={}", folder.path().display()));
+        words.insert(0, format!("PCPROXY_DIR={}/pcproxy", folder.path().display()));
         let (stdin, mut input) = pipe()?;
         let (mut output, stdout) = pipe()?;
         let stage = Stage::start(&words, stdin, stdout)?;
@@ -357,7 +357,7 @@ fn start(options: &Options) -> Result<()> {
         for _ in 0..times {
             let (program, arguments) = contestant.words.split_first().context("no program")?;
             let mut command = Command::new(program);
-            command.args(arguments).env("XDG_RUNTIME_DIR", folder.path());
+            command.args(arguments).env("PCPROXY_DIR", folder.path().join("pcproxy"));
             let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
             ensure!(status.success(), "{status}");
         }

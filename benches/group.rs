@@ -84,7 +84,7 @@ fn runtime_folder() -> Result<TempDir> {
 
 /// pcproxy with these arguments, its groups in `folder`.
 fn pcproxy(options: &Options, folder: &Path, arguments: &[&str]) -> Vec<String> {
-    let setting = format!("XDG_RUNTIME_DIR={}", folder.display());
+    let setting = format!("PCPROXY_DIR={}/pcproxy", folder.display());
     [vec![setting], options.pcproxy(arguments).words].concat()
 }
 

@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{PipeReader, Read, Write, pipe};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -24,10 +24,10 @@ use support::{
 const A_FEW: usize = 1000;
 
 /// Where the file of a group has its two records.
-const PLACES: [usize; 2] = [0, 64 * KIB];
+const PLACES: [usize; 2] = [0, 256 * KIB];
 
-/// What a place has before the record: magic, sequence number, length.
-const HEAD: usize = 8 + 4 + 8 + 16 + 4;
+/// What a place has before the budget: magic, checksum, sequence number, start of the machine, times, length.
+const HEAD: usize = 8 + 4 + 8 + 16 + 5 * 8 + 4;
 
 /// What `group ls --json` says of a group.
 #[derive(Debug, Deserialize)]
@@ -264,7 +264,7 @@ fn sequence(content: &[u8], place: usize) -> u64 {
 
 /// Where the record in this place ends.
 fn end_of(content: &[u8], place: usize) -> usize {
-    let length = u32::from_le_bytes(content[place + 36..place + HEAD].try_into().unwrap());
+    let length = u32::from_le_bytes(content[place + HEAD - 4..place + HEAD].try_into().unwrap());
     place + HEAD + length as usize
 }
 
@@ -410,7 +410,7 @@ fn a_limit_that_was_set_stays_until_it_is_lifted() {
         session.group(words);
         assert!(!session.file("uplink").exists());
     }
-    assert_eq!(session.group(&["ls"]), "no groups\n");
+    assert_eq!(session.group(&["ls"]), format!("no groups in {}\n", session.folder().display()));
 }
 
 #[test]
@@ -627,7 +627,7 @@ fn what_is_not_the_users_own_folder_is_refused() {
         let session = Session::new();
         put(&session.folder());
         if session.folder().is_dir() {
-            fs::set_permissions(session.folder(), Permissions::from_mode(0o755)).unwrap();
+            fs::set_permissions(session.folder(), Permissions::from_mode(0o775)).unwrap();
         }
         let words = [session.folder().to_str().unwrap().to_owned() + ":", word.to_owned()];
         let words = words.each_ref().map(String::as_str);
@@ -722,30 +722,50 @@ fn a_bit_that_flips_in_one_record_leaves_the_other() {
     }
 }
 
-#[test]
-fn after_a_new_start_of_the_machine_nobody_is_a_member_and_the_limit_that_was_set_holds() {
-    let session = Session::new();
-    let file = session.file("uplink");
-    session.set("uplink", "1M");
-    let member = session.join(&["--group", "uplink"]);
-    member.passes(1000);
-
-    // All that tells of the start is its number in the record.
-    let mut content = fs::read(&file).unwrap();
+/// Changes the head of each record: all that tells of the start of the machine, or of another
+/// time namespace, is there.
+fn rewrite(file: &Path, change: impl Fn(&mut [u8])) {
+    let mut content = fs::read(file).unwrap();
     for place in PLACES {
         let end = end_of(&content, place);
-        content[place + 20] ^= 1;
+        change(&mut content[place + 12..place + HEAD]);
         let checksum = crc32fast::hash(&content[place + 12..end]);
         content[place + 8..place + 12].copy_from_slice(&checksum.to_le_bytes());
     }
-    overwrite(&file, &content);
+    overwrite(file, &content);
+}
+
+#[test]
+fn after_a_new_start_of_the_machine_nobody_is_a_member_and_the_limit_that_was_set_holds() {
+    let session = Session::new();
+    session.set("uplink", "1M");
+    let member = session.join(&["--group", "uplink"]);
+    member.passes(1000);
+    member.kill();
+    rewrite(&session.file("uplink"), |head| head[8] ^= 1);
     session.only().has(1 << 20, &[]);
-    // It lives all the same, and joins again as soon as it needs more than it had in hand.
-    until("it to come back", || {
-        member.passes(1000);
-        !session.only().members.is_empty()
-    });
+    let member = session.join(&["--group", "uplink"]);
+    member.passes(1000);
     session.only().has(1 << 20, &[&member.pcproxy]);
+    member.leave();
+}
+
+#[test]
+fn a_record_from_another_time_namespace_holds_nobody_up() {
+    let session = Session::new();
+    session.set("uplink", "16M");
+    let member = session.join(&["--group", "uplink"]);
+    member.passes(100_000);
+    // Written there, where it is 5000 s later: the same instant by the wall clock.
+    rewrite(&session.file("uplink"), |head| {
+        head[24] ^= 1;
+        let there = u64::from_le_bytes(head[32..40].try_into().unwrap()) + 5_000_000_000_000;
+        head[32..40].copy_from_slice(&there.to_le_bytes());
+    });
+    session.only().has(16 << 20, &[&member.pcproxy]);
+    for _ in 0..10 {
+        member.passes(50_000);
+    }
     member.leave();
 }
 
@@ -785,7 +805,8 @@ fn the_limit_stays_when_the_file_is_removed_and_a_newcomer_is_first() {
         }
         let idle = [(); 3].map(|()| session.join(words));
         for comes_first in ["newcomer", "listing", "setting"] {
-            fs::remove_file(session.file("uplink")).unwrap();
+            // A listing does not put it back.
+            let _ = fs::remove_file(session.file("uplink"));
             match comes_first {
                 "newcomer" => {
                     let carrier = session.carry(&["--group", "uplink"], payload(500_000));
@@ -820,7 +841,7 @@ fn members_wait_while_the_file_is_damaged_and_say_so_once() {
     let session = Session::new();
     let carriers = [(); 2].map(|()| session.carry(&["--group", "uplink=1"], payload(500_000)));
     carriers.iter().for_each(Carrier::is_held_back);
-    overwrite(&session.file("uplink"), &payload(70 * KIB));
+    overwrite(&session.file("uplink"), &payload(270 * KIB));
     for carrier in &carriers {
         let line = carrier.pcproxy.line();
         for word in ["pcproxy: ", "uplink.group", "is damaged", "'pcproxy group rm uplink'", "waiting"] {
@@ -839,7 +860,7 @@ fn a_member_goes_on_by_itself_when_a_damaged_file_is_removed() {
     let session = Session::new();
     let member = session.join(&["--group", "uplink=16M"]);
     member.passes(1000);
-    overwrite(&session.file("uplink"), &payload(70 * KIB));
+    overwrite(&session.file("uplink"), &payload(270 * KIB));
     let data = payload(1 << 20);
     let feeder = feed(Kind::Pipe, member.stdin.try_clone().unwrap(), data.clone());
     assert!(member.pcproxy.line().contains("is damaged"));
@@ -882,9 +903,15 @@ fn nobody_waits_for_ever_for_a_file_that_is_locked() {
     // As a member would that was stopped just then.
     let file = File::open(session.file("uplink")).unwrap();
     file.lock().unwrap();
-    let words = ["group uplink:", "stopped", "locked"];
+    let holder = format!("process {} (", std::process::id());
+    let words = ["uplink.group", "locked", &holder];
     let attempt = session.attempt(&["--group", "uplink"]);
-    let asked = [&["set", "uplink", "2"][..], &["ls"], &["rm", "uplink"]].map(|words| session.ask(words));
+    let asked = [&["set", "uplink", "2"][..], &["rm", "uplink"]].map(|words| session.ask(words));
+    // One that waits for tokens says who is in its way.
+    let line = carrier.pcproxy.line();
+    assert!(words.iter().all(|word| line.contains(word)), "{line}");
+    // To look, nothing is locked.
+    session.only().has(1, &[&carrier.pcproxy]);
     attempt.refused(&words);
     asked.into_iter().for_each(|asked| asked.fails(1, &words));
     drop(file);
@@ -910,14 +937,14 @@ fn an_idle_member_sleeps_while_others_move() {
 #[test]
 fn a_listing_skips_what_is_no_group() {
     let session = Session::new();
-    assert_eq!(session.group(&["ls"]), "no groups\n");
+    assert_eq!(session.group(&["ls"]), format!("no groups in {}\n", session.folder().display()));
     assert!(session.ls().is_empty());
     session.set("uplink", "1M");
     for name in [".group", "a b.group", "..group", "++.group", "notes.txt", "uplink.group~"] {
         fs::write(session.folder().join(name), "mine").unwrap();
     }
     session.only().has(1 << 20, &[]);
-    assert_eq!(session.group(&["ls"]).lines().count(), 2);
+    assert_eq!(session.group(&["ls"]).lines().count(), 3);
 }
 
 #[test]
@@ -985,26 +1012,151 @@ fn a_burst_needs_a_rate() {
     session.ask(&["set", "uplink", "off", "--burst", "64K"]).fails(2, &["--burst", "'off'"]);
 }
 
+/// Runs `pcproxy group` with this environment and no other. Returns what it says.
+fn group_with(environment: &[(&str, &str)], words: &[&str]) -> (String, End) {
+    let mut command = pcproxy(&[&["group"], words].concat());
+    command.env_clear().envs(environment.iter().copied());
+    let (answer, into) = pipe().unwrap();
+    Asked { pcproxy: start_command(command, Stdio::null(), into), answer }.end()
+}
+
 #[test]
-fn the_folder_of_a_user_without_a_session_is_among_the_temporary_files() {
-    let user = geteuid().as_raw();
-    if Path::new(&format!("/run/user/{user}")).exists() {
-        eprintln!("skipped: this user has a session in /run/user");
-        return;
+fn a_login_a_cron_job_and_a_session_that_has_ended_find_the_same_folder() {
+    let gone = tempfile::tempdir().unwrap();
+    let gone = gone.path().to_str().unwrap();
+    let (name, mut folders) = (format!("test-{}", std::process::id()), Vec::new());
+    group_with(&[], &["set", &name, "1M"]).1.succeeded("cron");
+    for environment in [
+        &[][..],
+        &[("HOME", "/nonexistent"), ("TMPDIR", gone)],
+        &[("XDG_RUNTIME_DIR", gone), ("XDG_STATE_HOME", gone), ("HOME", gone)],
+        &[("XDG_RUNTIME_DIR", "/nonexistent"), ("PCPROXY_DIR", "")],
+    ] {
+        let (table, end) = group_with(environment, &["ls"]);
+        end.succeeded(format!("{environment:?}"));
+        assert!(table.contains(&name), "{environment:?}: {table}");
+        folders.push(table.lines().last().unwrap().to_owned());
     }
-    let nowhere = tempfile::tempdir().unwrap().path().join("nowhere");
-    for runtime in [None, Some(Path::new("relative")), Some(&nowhere)] {
-        let temporary = tempfile::tempdir().unwrap();
-        let mut command = pcproxy(&["group", "set", "uplink", "1M"]);
-        command.env("TMPDIR", temporary.path()).env_remove("XDG_RUNTIME_DIR");
-        if let Some(runtime) = runtime {
-            command.env("XDG_RUNTIME_DIR", runtime);
+    group_with(&[], &["rm", &name]).1.succeeded("rm");
+    assert!(folders.iter().all(|folder| *folder == folders[0]), "{folders:?}");
+    let folder = Path::new(folders[0].strip_prefix("in ").unwrap());
+    assert!(folder.ends_with(format!("pcproxy-{}", geteuid().as_raw())));
+    assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn the_folder_can_be_chosen_and_every_answer_names_it() {
+    let session = Session::new();
+    let folder = session.folder();
+    let folder = folder.to_str().unwrap();
+    assert_eq!(session.group(&["ls"]), format!("no groups in {folder}\n"));
+    assert!(!session.folder().exists(), "to look, nothing is made");
+    session.ask(&["rm", "uplink"]).fails(1, &["uplink", folder]);
+    session.set("uplink", "1M");
+    assert!(session.group(&["ls"]).ends_with(&format!("\nin {folder}\n")));
+    let (_, end) = group_with(&[("PCPROXY_DIR", "relative/folder")], &["ls"]);
+    end.failed(1, &["relative/folder", "PCPROXY_DIR must be an absolute path"]);
+    let (_, end) = group_with(&[("PCPROXY_DIR", "/nonexistent/folder")], &["set", "uplink", "1M"]);
+    end.failed(1, &["/nonexistent/folder"]);
+}
+
+#[test]
+fn a_folder_that_a_unix_group_shares_on_purpose_is_used_and_one_that_is_open_to_all_is_not() {
+    let session = Session::new();
+    fs::create_dir(session.folder()).unwrap();
+    fs::set_permissions(session.folder(), Permissions::from_mode(0o2770)).unwrap();
+    session.set("uplink", "1M");
+    let member = session.join(&["--group", "uplink"]);
+    member.passes(1000);
+    for entry in fs::read_dir(session.folder()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = fs::symlink_metadata(entry.path()).unwrap().permissions().mode();
+        let is_file = entry.file_type().unwrap().is_file();
+        assert!(!is_file || mode & 0o777 == 0o660, "{:?} has mode {mode:o}", entry.file_name());
+    }
+    member.leave();
+    fs::set_permissions(session.folder(), Permissions::from_mode(0o2777)).unwrap();
+    session.attempt(&["--group", "uplink"]).refused(&["is open to other users", "chmod o-w"]);
+}
+
+/// Whether `unshare` can do this; if not, says so, and fails where everything must be there.
+fn can_unshare(options: &[&str]) -> bool {
+    let tried = Command::new("unshare").args(options).arg("true").stderr(Stdio::null()).status();
+    let can = tried.is_ok_and(|status| status.success());
+    if !can {
+        eprintln!("skipped: 'unshare {}' is not possible here", options.join(" "));
+        assert!(std::env::var_os("CI").is_none(), "unshare is missing, or needs root");
+    }
+    can
+}
+
+#[test]
+fn a_look_or_a_visit_from_another_namespace_lifts_no_limit_and_removes_no_socket() {
+    let no_proc: &[&str] = &["--mount", "sh", "-c", r#"mount -t tmpfs none /proc; exec "$0" "$@""#];
+    let pids: &[&str] = &["--pid", "--fork", "--mount-proc"];
+    let times: &[&str] = &["--time", "--fork", "--monotonic", "5000"];
+    for space in [pids, times, no_proc] {
+        if !can_unshare(space) {
+            continue;
         }
-        start_command(command, Stdio::null(), Stdio::null()).wait().succeeded(format!("{runtime:?}"));
-        let folder = temporary.path().join(format!("pcproxy-{user}"));
-        assert!(folder.join("uplink.group").is_file(), "{runtime:?}");
-        for (path, mode) in [(&folder, 0o700), (&folder.join("uplink.group"), 0o600)] {
-            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, mode, "{path:?}");
-        }
+        let session = Session::new();
+        let there = |words: &[&str], stdin: Stdio| {
+            let (output, into) = pipe().unwrap();
+            let mut command = Command::new("unshare");
+            command.args(space).arg(env!("CARGO_BIN_EXE_pcproxy")).args(words).env("PCPROXY_DIR", session.folder());
+            let run = start_command(command, stdin, into);
+            let output = String::from_utf8(read_to_end(output)).unwrap();
+            run.wait().succeeded(format!("{words:?} in {space:?}"));
+            output
+        };
+        let carrier = session.carry(&["--group", "uplink=100"], payload(300_000));
+        let pid = carrier.pcproxy.pid().to_string();
+        carrier.is_held_back();
+        let table = there(&["group", "ls"], Stdio::null());
+        assert!(table.contains(&pid) && table.contains("100 B/s"), "{table}");
+        let mut input = tempfile::tempfile().unwrap();
+        input.write_all(b"twenty bytes to move").unwrap();
+        std::io::Seek::rewind(&mut input).unwrap();
+        let moved = there(&["--group", "uplink"], input.into());
+        assert_eq!(moved, "twenty bytes to move");
+        carrier.is_held_back();
+        session.only().has(100, &[&carrier.pcproxy]);
+        assert!(session.folder().join(format!("{pid}.sock")).exists(), "{space:?}");
+        // Its time has not been moved either: it goes on at once.
+        session.set("uplink", "16M");
+        carrier.delivers(format!("{space:?}"));
+    }
+}
+
+#[test]
+fn an_older_copy_of_the_file_that_is_put_back_brings_no_tokens_and_no_limit_back() {
+    let session = Session::new();
+    session.set("uplink", "64M");
+    let old = fs::read(session.file("uplink")).unwrap();
+    let member = session.join(&["--group", "uplink"]);
+    member.passes(1000);
+    session.set("uplink", "1");
+    let carrier = session.carry(&["--group", "uplink"], payload(300_000));
+    carrier.is_held_back();
+    for _ in 0..20 {
+        overwrite(&session.file("uplink"), &old);
+        until("a member to notice", || session.only().limit == Some(1));
+    }
+    assert!(carrier.arrived() < A_FEW, "{} bytes", carrier.arrived());
+    session.set("uplink", "16M");
+    carrier.delivers("after all");
+    member.leave();
+}
+
+#[test]
+fn one_damaged_file_does_not_hide_the_other_groups() {
+    let session = Session::new();
+    session.set("uplink", "1M");
+    session.set("downlink", "2M");
+    overwrite(&session.file("uplink"), &payload(270 * KIB));
+    for words in [&["ls"][..], &["ls", "--json"]] {
+        let (answer, end) = session.ask(words).end();
+        end.failed(1, &["uplink.group", "is damaged"]);
+        assert!(answer.contains("downlink") && !answer.contains("uplink "), "{answer}");
     }
 }

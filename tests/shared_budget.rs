@@ -51,7 +51,7 @@ fn micros(micros: u64) -> Duration {
 }
 
 fn id(who: usize) -> Id {
-    Id { pid: who as u32, started: 0 }
+    Id { pid: who as u32, nonce: 0 }
 }
 
 fn limit(rate: u64) -> GroupLimit {

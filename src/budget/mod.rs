@@ -6,6 +6,7 @@ mod lease;
 mod ledger;
 mod member;
 mod name;
+mod record;
 mod resp;
 mod rule;
 pub mod site;
@@ -20,12 +21,15 @@ pub use member::{Member, Membership};
 pub use name::{Name, NameError};
 pub use rule::{Budget, GroupLimit, MemberAccount, Overcommitted, Terms};
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::rc::Rc;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::os::{self, FolderError, RuntimeFolder, clock};
-use file::retry_for;
+use crate::os::{self, FolderError, Presence, RuntimeFolder, clock};
+
+/// How many members a newcomer looks at to see whether they live.
+const SWEEP: usize = 8;
 
 /// A request of a transfer to join a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,10 +49,8 @@ pub enum GroupError {
     File(FolderError),
     /// More was to be guaranteed than it has.
     Overcommitted(Name, Overcommitted),
-    /// Another process held the lock of its file for too long.
-    Locked(Name),
-    /// There is none of this name.
-    Unknown(Name),
+    /// There is none of this name in this folder.
+    Unknown(Name, PathBuf),
 }
 
 impl fmt::Display for GroupError {
@@ -56,14 +58,8 @@ impl fmt::Display for GroupError {
         match self {
             GroupError::File(error) => error.fmt(f),
             GroupError::Overcommitted(name, error) => error.describe(f, &format!("group {name}")),
-            GroupError::Locked(name) => {
-                write!(
-                    f,
-                    "group {name}: its file stays locked: another program holds the lock, or a member was stopped just then"
-                )
-            }
-            GroupError::Unknown(name) => {
-                write!(f, "there is no group {name}: 'pcproxy group ls' lists the groups")
+            GroupError::Unknown(name, folder) => {
+                write!(f, "there is no group {name} in {}: 'pcproxy group ls' lists the groups", folder.display())
             }
         }
     }
@@ -83,22 +79,38 @@ impl From<FolderError> for GroupError {
 /// # Errors
 /// When one of them cannot be used, or has less left than is to be guaranteed.
 pub fn join(request: &GroupRequest) -> Result<Membership<GroupFile>, GroupError> {
-    let folder = Rc::new(RuntimeFolder::open()?);
+    let folder = RuntimeFolder::open()?;
+    let presence = Presence::show(&folder)?;
     let id = os::own_id();
     let mut levels = Vec::new();
     for name in request.name.levels() {
         let Some(mut file) = GroupFile::open(&folder, name.clone(), true)? else { continue };
         let now = clock::now();
         let rate = request.rate.filter(|_| name == request.name);
-        let joined = update(&mut file, &name, |budget| {
-            budget.retain(|account| os::lives(account.id));
-            enter(budget, id, request.terms, rate, now)
+        let joined = file.update_patiently(|budget| {
+            bury(budget, &folder, SWEEP);
+            enter(budget, id, request.terms, rate, now).or_else(|_| {
+                // What was guaranteed to members that were killed is free.
+                bury(budget, &folder, usize::MAX);
+                enter(budget, id, request.terms, rate, now)
+            })
         })?;
         joined.map_err(|error| GroupError::Overcommitted(name, error))?;
-        file.stay(id);
+        file.stay(id, presence.clone())?;
         levels.push(Member::new(file, id, request.terms));
     }
     Ok(Membership::new(levels))
+}
+
+/// Puts out members that have died: of those that have been silent for longest, so many are
+/// looked at. To look at hundreds would hold up the others while the file is locked.
+fn bury(budget: &mut Budget, folder: &RuntimeFolder, most: usize) {
+    let mut silent: Vec<_> = budget.members().iter().map(|account| (account.asked, account.id)).collect();
+    silent.sort();
+    let dead: Vec<_> = silent.into_iter().take(most).map(|(_, id)| id).filter(|id| !folder.lives(*id)).collect();
+    if !dead.is_empty() {
+        budget.retain(|account| !dead.contains(&account.id));
+    }
 }
 
 /// Lets a member in, with the limit that it brings along; changes nothing if it is refused.
@@ -117,61 +129,68 @@ fn enter(budget: &mut Budget, id: Id, terms: Terms, rate: Option<u64>, now: Dura
 /// # Errors
 /// When the group cannot be used, or its members are guaranteed more than that.
 pub fn set(name: &Name, limit: Option<GroupLimit>) -> Result<(), GroupError> {
-    let folder = Rc::new(RuntimeFolder::open()?);
+    let folder = RuntimeFolder::open()?;
     let Some(mut file) = GroupFile::open(&folder, name.clone(), true)? else { return Ok(()) };
-    let done = update(&mut file, name, |budget| {
-        budget.retain(|account| os::lives(account.id));
+    let done = file.update_patiently(|budget| {
+        bury(budget, &folder, usize::MAX);
         budget.set_limit(limit, clock::now())
     })?;
     done.map_err(|error| GroupError::Overcommitted(name.clone(), error))
 }
 
 /// Lifts the limit of a group. Its members go on without one, and the group goes with the last of
-/// them. A file that cannot be read is emptied.
+/// them. A file that cannot be read is removed; members that run bring back the limit they know.
 ///
 /// # Errors
 /// When there is no such group.
 pub fn remove(name: &Name) -> Result<(), GroupError> {
-    let folder = Rc::new(RuntimeFolder::open()?);
+    let folder = RuntimeFolder::open()?;
     let Some(mut file) = GroupFile::open(&folder, name.clone(), false)? else {
-        return Err(GroupError::Unknown(name.clone()));
+        return Err(GroupError::Unknown(name.clone(), folder.path().to_owned()));
     };
-    let lifted = update(&mut file, name, |budget| {
-        budget.retain(|account| os::lives(account.id));
+    let lifted = file.update_patiently(|budget| {
+        bury(budget, &folder, usize::MAX);
         // Without a limit, none can be too low.
         let _ = budget.set_limit(None, clock::now());
     });
-    // What cannot be read is begun anew, without a limit.
-    if let Err(GroupError::File(_)) = lifted { Ok(file.reset()?) } else { lifted }
+    // What cannot be read is begun anew.
+    if lifted.is_err() { Ok(file.reset()?) } else { Ok(()) }
 }
 
-/// All groups of this user and their budgets as they are now, without members that have died.
+/// What a folder has of groups.
+#[derive(Debug)]
+pub struct Listing {
+    /// The folder that was looked at.
+    pub folder: PathBuf,
+    /// All groups and their budgets, without members that have died.
+    pub groups: Vec<(Name, Budget)>,
+    /// The groups that cannot be read, and why.
+    pub failed: Vec<FolderError>,
+}
+
+/// All groups of this user and their budgets as they are now. Nothing is changed, locked or made.
 ///
 /// # Errors
-/// When one of them cannot be read.
-pub fn list() -> Result<Vec<(Name, Budget)>, GroupError> {
-    let folder = Rc::new(RuntimeFolder::open()?);
-    let mut found = Vec::new();
+/// When the folder cannot be read.
+pub fn list() -> Result<Listing, GroupError> {
+    let Some(folder) = RuntimeFolder::find()? else {
+        return Ok(Listing { folder: RuntimeFolder::place()?, groups: Vec::new(), failed: Vec::new() });
+    };
+    let mut listing = Listing { folder: folder.path().to_owned(), groups: Vec::new(), failed: Vec::new() };
     // A file whose name was removed is found by the second names that members keep.
-    let mut stems: Vec<_> = folder.names()?.iter().filter_map(|name| file::stem_of(name)).map(str::to_owned).collect();
-    stems.sort();
-    stems.dedup();
-    for stem in stems {
-        let Some(name) = Name::of_stem(&stem) else { continue };
-        let Some(mut file) = GroupFile::open(&folder, name.clone(), false)? else { continue };
-        let budget = update(&mut file, &name, |budget| {
-            budget.retain(|account| os::lives(account.id));
-            budget.clone()
-        })?;
-        if budget.limit().is_some() || !budget.members().is_empty() {
-            found.push((name, budget));
+    let found: Vec<_> = folder.names()?;
+    let names: BTreeSet<_> = found.iter().filter_map(|name| Name::of_stem(file::stem_of(name)?)).collect();
+    for name in names {
+        match file::glimpse(&folder, &name) {
+            Ok(Some(mut budget)) => {
+                budget.retain(|account| folder.lives(account.id));
+                if budget.limit().is_some() || !budget.members().is_empty() {
+                    listing.groups.push((name, budget));
+                }
+            }
+            Ok(None) => {}
+            Err(error) => listing.failed.push(error),
         }
     }
-    found.sort_by(|(one, _), (other, _)| one.cmp(other));
-    Ok(found)
-}
-
-fn update<R>(file: &mut GroupFile, name: &Name, mut change: impl FnMut(&mut Budget) -> R) -> Result<R, GroupError> {
-    let done = retry_for(|| file.update(&mut change))?;
-    done.ok_or_else(|| GroupError::Locked(name.clone()))
+    Ok(listing)
 }

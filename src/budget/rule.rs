@@ -24,6 +24,9 @@ const FORGOTTEN: Duration = Duration::from_millis(100);
 /// However full the bucket, no member is called sooner than this to empty it.
 const SHORTEST_WAIT: Duration = Duration::from_micros(500);
 
+/// Members read the clock before they get their turn, so times may lie this far in the future.
+const FUTURE: Duration = Duration::from_secs(2);
+
 /// The limit of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupLimit {
@@ -115,7 +118,7 @@ impl std::error::Error for Overcommitted {}
 /// let mut budget = Budget::default();
 /// budget.set_limit(Some(GroupLimit { rate: 1_000_000, burst: None, lasting: true }), at(0))?;
 /// let mut granted = |pid, weight, now| {
-///     let (id, terms) = (Id { pid, started: 0 }, Terms { weight, guaranteed: 0 });
+///     let (id, terms) = (Id { pid, nonce: 0 }, Terms { weight, guaranteed: 0 });
 ///     let ask = Ask { id, terms, give_back: 0, used: 0, want: u64::MAX, now };
 ///     budget.answer(&ask, Tempo::LOCAL.use_within).bytes
 /// };
@@ -252,6 +255,39 @@ impl Budget {
         }
     }
 
+    /// Puts a limit in force that was known before, whatever is guaranteed by now.
+    pub(super) fn restore_limit(&mut self, limit: Option<GroupLimit>, now: Duration) {
+        self.settle(now);
+        self.limit = limit;
+        self.settle(now);
+    }
+
+    /// Moves all times so that what was at `from` is at `to`.
+    pub(super) fn shift(&mut self, from: Duration, to: Duration) {
+        let shifted = |time: Duration| time.saturating_add(to).saturating_sub(from);
+        self.last = shifted(self.last);
+        for account in &mut self.members {
+            account.asked = shifted(account.asked);
+            if !account.waits_until.is_zero() {
+                account.waits_until = shifted(account.waits_until).max(Duration::from_nanos(1));
+            }
+        }
+    }
+
+    /// Bounds all numbers, so that none of them can overflow later: it may come from anyone who
+    /// can write the file.
+    pub(super) fn bound(&mut self) {
+        let most = in_tokens(u64::MAX);
+        self.pool = self.pool.min(most);
+        if let Some(limit) = &mut self.limit {
+            limit.rate = limit.rate.max(1);
+        }
+        for account in &mut self.members {
+            account.terms.weight = account.terms.weight.max(1);
+            account.tokens = account.tokens.min(most);
+        }
+    }
+
     /// Answers a member: takes note of what it has used, takes back what it gives back, and grants
     /// tokens for at most `ask.want` bytes; none until a quantum is there, or all that is wanted.
     /// They may be used for `use_within`. Without a limit, everything is granted. A member that
@@ -332,6 +368,10 @@ impl Budget {
 
     /// Lets tokens drip up to `now` and divides what is to be divided.
     fn settle(&mut self, now: Duration) {
+        if self.last > now.saturating_add(FUTURE) {
+            // Of another clock. Nobody may have to wait until this one gets there.
+            self.forget_time(now);
+        }
         let passed = now.saturating_sub(self.last).as_nanos();
         self.last = self.last.max(now);
         let limited = self.limit.is_some();

@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use pcproxy::budget::Name;
 use pcproxy::control::{ControlError, Request, Run, ask, runs};
+use pcproxy::os::RuntimeFolder;
 use pcproxy::report::say;
 use pcproxy::stats::Status;
 use pcproxy::units::{show_rate, show_share, show_size, show_time};
@@ -200,7 +201,8 @@ impl Target<'_> {
             Target::Group(group) => format!(" is in group {group}"),
             Target::All => String::new(),
         };
-        format!("no{other} running pcproxy{which}")
+        let folder = RuntimeFolder::place().map_or(String::new(), |folder| format!(" in {}", folder.display()));
+        format!("no{other} running pcproxy{which}{folder}")
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use pcproxy::budget::{self, Budget, GroupLimit, Id, MemberAccount, Name};
+use pcproxy::budget::{self, Budget, GroupLimit, Id, Listing, MemberAccount, Name};
+use pcproxy::os::FolderError;
 use pcproxy::shaping::{Burst, parse_burst};
 use pcproxy::units::show_rate;
 use serde::Serialize;
@@ -99,14 +100,24 @@ struct ListedMember {
 }
 
 fn list(json: bool) -> Result<()> {
-    let before: HashMap<_, _> = budget::list()?.into_iter().collect();
+    let before: HashMap<_, _> = budget::list()?.groups.into_iter().collect();
     if before.values().any(|budget| !budget.members().is_empty()) {
         sleep(LOOK);
     }
-    let groups: Vec<_> =
-        budget::list()?.into_iter().map(|(name, now)| listed(&name, before.get(&name), &now)).collect();
-    let text = if json { serde_json::to_string_pretty(&groups)? } else { table(&groups) };
-    Ok(print(&(text + "\n"))?)
+    let Listing { folder, groups, failed } = budget::list()?;
+    let groups: Vec<_> = groups.into_iter().map(|(name, now)| listed(&name, before.get(&name), &now)).collect();
+    let folder = folder.display();
+    let text = match groups.len() {
+        _ if json => serde_json::to_string_pretty(&groups)? + "\n",
+        0 if failed.is_empty() => format!("no groups in {folder}\n"),
+        0 => String::new(),
+        _ => format!("{}\nin {folder}\n", table(&groups)),
+    };
+    print(&text)?;
+    if failed.is_empty() {
+        return Ok(());
+    }
+    bail!(failed.iter().map(FolderError::to_string).collect::<Vec<_>>().join("\npcproxy: "))
 }
 
 fn listed(name: &Name, before: Option<&Budget>, now: &Budget) -> Listed {
@@ -139,9 +150,6 @@ fn rate(earlier: &MemberAccount, now: &MemberAccount) -> f64 {
 
 /// A line for each group, and one for each of its members.
 fn table(groups: &[Listed]) -> String {
-    if groups.is_empty() {
-        return "no groups".to_owned();
-    }
     let header = ["GROUP", "PID", "RATE", "LIMIT", "SHARE", "WEIGHT", "MIN RATE"];
     let per_second = |rate| show_rate(rate as f64);
     let rows = groups.iter().flat_map(|group| {

@@ -5,7 +5,6 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -43,7 +42,7 @@ pub struct RunId {
 pub struct Run {
     user: u32,
     name: SocketName,
-    folder: Arc<RuntimeFolder>,
+    folder: RuntimeFolder,
     /// The connection of earlier requests: the rate in a status is that since the request before.
     stream: Option<UnixStream>,
     exchange: Option<Exchange>,
@@ -119,7 +118,7 @@ impl From<Errno> for ControlError {
 /// # Errors
 /// When the folder of this user cannot be used.
 pub fn runs() -> Result<Vec<Run>, FolderError> {
-    let folder = Arc::new(RuntimeFolder::open()?);
+    let folder = RuntimeFolder::open()?;
     let mut runs = Vec::new();
     for name in SocketName::all(&folder)? {
         let found = std::fs::symlink_metadata(folder.socket_path(&name.to_string()));

@@ -1,36 +1,173 @@
 //! Which processes live.
+//!
+//! A pid says nothing here: processes of several pid namespaces may share a folder, `/proc` may be
+//! missing, and pids come round again. So each process keeps a file of its own in the folder
+//! locked as long as it lives. The kernel releases the lock, however the process ends.
 
-use std::fs;
+use std::fmt;
+use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
-/// Which process it is. A pid alone would come round again.
+use super::{FolderError, RuntimeFolder};
+
+/// What the name of the file ends with that shows that a process lives.
+const ENDING: &str = ".run";
+
+/// How many such files of others a process looks at when it makes its own, to remove those of
+/// processes that were killed.
+const SWEEP: usize = 32;
+
+/// How often making the file is tried: another process may take it for one left behind before it
+/// is locked.
+const TRIES: u32 = 3;
+
+/// A process, unique among all that share a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Id {
-    /// Process id.
+    /// Process id, in the namespace of the process.
     pub pid: u32,
-    /// When it started, in whatever unit tells two of the same pid apart.
-    pub started: u64,
+    /// A random number: another namespace may have the same pid, and pids come round again.
+    pub nonce: u32,
+}
+
+impl fmt::Display for Id {
+    /// `PID-NONCE`, as in the names of files.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:08x}", self.pid, self.nonce)
+    }
+}
+
+impl Id {
+    /// The process in whose files' names this stands.
+    pub(crate) fn parse(text: &str) -> Option<Id> {
+        let (pid, nonce) = text.split_once('-')?;
+        Some(Id { pid: pid.parse().ok()?, nonce: u32::from_str_radix(nonce, 16).ok()? })
+    }
 }
 
 /// This process.
 pub(crate) fn own_id() -> Id {
-    let pid = std::process::id();
-    Id { pid, started: started(pid).unwrap_or_default() }
+    static OWN: OnceLock<Id> = OnceLock::new();
+    *OWN.get_or_init(|| Id { pid: std::process::id(), nonce: random() as u32 })
 }
 
-/// Whether the very process still runs: not only its pid, which may be another's by now.
+/// A random number; the same each time only where the system has none.
+pub(crate) fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // Unlike a blocking call, this cannot wait for the first entropy of a machine.
+    let _ =
+        getrandom(&mut bytes, GetRandomFlags::INSECURE).or_else(|_| getrandom(&mut bytes, GetRandomFlags::NONBLOCK));
+    u64::from_le_bytes(bytes)
+}
+
+/// Whether a process lives that shares the user's folder.
 pub(crate) fn lives(id: Id) -> bool {
-    started(id.pid) == Some(id.started)
+    id == own_id() || RuntimeFolder::find().ok().flatten().is_some_and(|folder| folder.lives(id))
 }
 
-/// When a process started, in clock ticks since the machine did; nothing if it has ended.
-fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in brackets, may itself hold brackets and spaces.
-    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
-    let ended = matches!(fields.next()?, "Z" | "X");
-    if ended { None } else { fields.nth(18)?.parse().ok() }
+/// The sign that this process lives, as long as there is one.
+#[derive(Debug)]
+pub(crate) struct Presence(Mutex<Shown>);
+
+#[derive(Debug)]
+struct Shown {
+    folder: RuntimeFolder,
+    /// Locked.
+    _file: File,
+}
+
+impl Presence {
+    /// Shows in this folder that this process lives, until the last result is dropped.
+    ///
+    /// # Errors
+    /// When no file can be made there.
+    pub(crate) fn show(folder: &RuntimeFolder) -> Result<Arc<Presence>, FolderError> {
+        static OWN: Mutex<Weak<Presence>> = Mutex::new(Weak::new());
+        let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(presence) = own.upgrade() {
+            presence.renew(folder)?;
+            return Ok(presence);
+        }
+        let presence = Arc::new(Presence(Mutex::new(show(folder)?)));
+        *own = Arc::downgrade(&presence);
+        sweep(folder);
+        Ok(presence)
+    }
+
+    /// Shows it in this folder if it does not show there: the folder may have been made anew.
+    ///
+    /// # Errors
+    /// When no file can be made there.
+    pub(crate) fn renew(&self, folder: &RuntimeFolder) -> Result<(), FolderError> {
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if folder.identity_of(&name(own_id()))?.is_none() {
+            *shown = show(folder)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let shown = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // If this fails, a process that starts later removes it.
+        let _ = shown.folder.remove(&name(own_id()));
+    }
+}
+
+fn name(id: Id) -> String {
+    format!("{id}{ENDING}")
+}
+
+/// Makes the file of this process. It bears its name only once it is locked.
+fn show(folder: &RuntimeFolder) -> Result<Shown, FolderError> {
+    let (name, mut tries) = (name(own_id()), 0);
+    let unlocked = format!("{name}.new");
+    loop {
+        tries += 1;
+        if let Some(file) = folder.open_file(&unlocked, true)? {
+            file.lock().map_err(|error| FolderError::new(&folder.path_of(&name), error))?;
+            match folder.rename(&unlocked, &name) {
+                Err(error) if tries == TRIES => return Err(error),
+                Err(_) => {}
+                Ok(()) => return Ok(Shown { folder: folder.clone(), _file: file }),
+            }
+        }
+    }
+}
+
+/// Removes some of the files that processes have left behind, others each time.
+fn sweep(folder: &RuntimeFolder) {
+    let names = folder.names_ending(ENDING).unwrap_or_default();
+    let from = if names.is_empty() { 0 } else { random() as usize % names.len() };
+    for found in names.iter().cycle().skip(from).take(names.len().min(SWEEP)) {
+        if Id::parse(found).is_some_and(|id| !folder.lives(id)) {
+            let _ = folder.remove(&format!("{found}{ENDING}"));
+        }
+    }
+}
+
+impl RuntimeFolder {
+    /// Whether a process lives that shares this folder. One that cannot be told counts as alive.
+    pub(crate) fn lives(&self, id: Id) -> bool {
+        if id == own_id() {
+            return true;
+        }
+        let Ok(file) = self.open_to_read(&name(id)) else { return true };
+        let Some(file) = file else { return false };
+        loop {
+            // Shared, since others may be looking too.
+            match file.try_lock_shared() {
+                Ok(()) => return false,
+                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return true,
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -38,9 +175,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_itself_from_an_earlier_one_of_the_same_pid() {
+    fn knows_itself_from_another_of_the_same_pid() {
+        let temporary = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(&temporary, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let folder = RuntimeFolder::at(temporary.path());
         let own = own_id();
-        assert!(lives(own));
-        assert!(!lives(Id { started: own.started + 1, ..own }));
+        assert!(folder.lives(own));
+        let other = Id { nonce: own.nonce ^ 1, ..own };
+        assert!(!folder.lives(other));
+        // As the other one would.
+        let file = folder.open_file(&name(other), true).unwrap().unwrap();
+        file.lock().unwrap();
+        assert!(folder.lives(other));
+        drop(file);
+        assert!(!folder.lives(other));
+        assert_eq!(Id::parse(&other.to_string()), Some(other));
+    }
+
+    #[test]
+    fn the_dead_are_swept_away_and_the_living_stay() {
+        let temporary = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(&temporary, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let folder = RuntimeFolder::at(temporary.path());
+        let (dead, alive) = (Id { pid: 1, nonce: 1 }, Id { pid: 1, nonce: 2 });
+        let files = [dead, alive].map(|id| folder.open_file(&name(id), true).unwrap().unwrap());
+        files[1].lock().unwrap();
+        sweep(&folder);
+        assert_eq!(folder.names().unwrap(), [name(alive)]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use rustix::termios::{tcgetpgrp, tcgetwinsize};
 use serde::{Deserialize, Serialize};
 
 use super::output::Output;
-use crate::os::{FolderError, Id, RuntimeFolder, SharedFile, lives, own_id};
+use crate::os::{FolderError, Id, Presence, RuntimeFolder, SharedFile, lives, own_id};
 
 /// Columns and rows of a terminal that does not tell.
 const USUAL: (usize, usize) = (80, 24);
@@ -287,7 +287,11 @@ impl Drop for Terminal {
 
 /// Where the processes of a pipeline find each other's rows: a file for each terminal.
 #[derive(Debug)]
-struct Registry(SharedFile);
+struct Registry {
+    file: SharedFile,
+    /// While it lasts, nobody takes the row for that of a process that was killed.
+    _presence: Arc<Presence>,
+}
 
 impl Registry {
     /// That of the terminal `fd`; nothing where there can be none.
@@ -297,30 +301,32 @@ impl Registry {
             // `/dev/tty` is another one for each who looks.
             return None;
         }
-        let folder = Rc::new(RuntimeFolder::open().ok()?);
-        SharedFile::open(folder, format!("terminal-{device}.rows"), true).ok()?.map(Registry)
+        let folder = RuntimeFolder::open().ok()?;
+        let presence = Presence::show(&folder).ok()?;
+        let file = SharedFile::open(folder, format!("terminal-{device}.rows"), true).ok()??;
+        Some(Registry { file, _presence: presence })
     }
 
     /// Locks the file. False if another holds the lock, and did so each time it was tried again.
     fn lock(&mut self, retries: u32) -> Result<bool, FolderError> {
         for _ in 0..retries {
-            if self.0.lock(|_| ())? {
+            if self.file.lock(|_| ())? {
                 return Ok(true);
             }
             thread::sleep(Duration::from_millis(1));
         }
-        self.0.lock(|_| ())
+        self.file.lock(|_| ())
     }
 
     fn unlock(&self) {
-        let _ = self.0.unlock();
+        let _ = self.file.unlock();
     }
 
     /// The block in the locked file. One that cannot be read is begun anew.
     fn read(&self) -> Block {
-        let length = self.0.file().metadata().map_or(0, |found| found.len());
+        let length = self.file.file().metadata().map_or(0, |found| found.len());
         let mut bytes = vec![0; length as usize];
-        let read = self.0.file().read_exact_at(&mut bytes, 0);
+        let read = self.file.file().read_exact_at(&mut bytes, 0);
         read.ok().and_then(|()| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
@@ -328,9 +334,9 @@ impl Registry {
     fn write(&self, block: &Block) {
         // Should this fail, rows are drawn over each other: no harm to the data.
         if block.rows.is_empty() {
-            let _ = self.0.remove();
+            let _ = self.file.remove();
         } else if let Ok(bytes) = serde_json::to_vec(block) {
-            let file = self.0.file();
+            let file = self.file.file();
             let _ = file.write_all_at(&bytes, 0).and_then(|()| file.set_len(bytes.len() as u64));
         }
     }
@@ -342,7 +348,7 @@ mod tests {
 
     #[test]
     fn rows_stand_in_the_order_of_the_pipeline_until_they_are_drawn() {
-        let id = |pid| Id { pid, started: 0 };
+        let id = |pid| Id { pid, nonce: 0 };
         let mut block = Block::default();
         assert_eq!([3, 1, 2, 1].map(|pid| block.row(id(pid))), [0, 0, 1, 0]);
         assert_eq!(block.adapt(80), "");
@@ -362,7 +368,7 @@ mod tests {
     #[test]
     fn a_row_that_is_left_goes_above_those_that_go_on() {
         let (own, size) = (own_id(), (80, 24));
-        let dead = Id { started: own.started + 1, ..own };
+        let dead = Id { nonce: own.nonce ^ 1, ..own };
         let with = |rows: &[Id]| Block { columns: 80, rows: rows.to_vec(), ..Block::default() };
         // Alone: no movement of the cursor.
         assert_eq!(with(&[own]).close(own, Some("x"), size), "\rx\x1b[K\n");

@@ -49,7 +49,7 @@ pub fn neutral(program: impl AsRef<OsStr>) -> Command {
 
 /// Has `command` use this folder for what runs of one user share.
 pub fn at_home<'a>(command: &'a mut Command, folder: &Path) -> &'a mut Command {
-    command.env("XDG_RUNTIME_DIR", folder)
+    command.env("PCPROXY_DIR", folder.join("pcproxy"))
 }
 
 /// The runtime folder of all runs that do nothing in it that could disturb others.

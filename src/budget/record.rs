@@ -1,0 +1,214 @@
+//! What the file of a group holds: a budget, and what is needed to make sense of it later.
+
+use std::cmp::Reverse;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use super::Budget;
+use crate::os::clock::{Earlier, Moment, Origin};
+use crate::os::random;
+
+/// What each record begins with. The last byte is the version of what follows.
+const MAGIC: &[u8; 8] = b"pcgroup\x02";
+
+/// Where the bytes begin that the checksum covers.
+const CHECKED: usize = MAGIC.len() + 4;
+
+/// Magic, checksum, sequence number, start of the machine, time namespace, monotonic and wall clock
+/// time, number of the file, time of the limit, length of the budget.
+const HEAD: usize = CHECKED + 8 + 16 + 5 * 8 + 4;
+
+/// Size of each of the two places for a record in bytes: enough for some 2500 members.
+const PLACE: usize = 256 * 1024;
+
+/// The most bytes that a member takes up in a record.
+const MEMBER: usize = 160;
+
+/// Bytes that are read of a place at once: enough for the records of some 50 members.
+const GLANCE: usize = 4096;
+
+/// Space for what is read of the two places. It is kept, since it is used so often.
+#[derive(Debug)]
+pub(super) struct Glances([[u8; GLANCE]; 2]);
+
+impl Default for Glances {
+    fn default() -> Self {
+        Glances([[0; GLANCE]; 2])
+    }
+}
+
+/// A record that is whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    /// Counts the records of a file.
+    sequence: u64,
+    /// When it was written. The times in the budget count from the same origin.
+    written: Moment,
+    /// A random number that the file has had since it was made: an older copy of it has the same.
+    file: u64,
+    /// When the limit was changed, on the wall clock; 0 if there has never been one.
+    limited: Duration,
+    /// What it is all about.
+    pub(super) budget: Budget,
+}
+
+impl Record {
+    /// The next record at `now` where this one was `found` in the file, and that one was the latest
+    /// `seen` of it. Tokens are counted at most once, and the latest known limit holds.
+    pub(super) fn next(found: Option<Record>, seen: Option<&Record>, now: &Moment) -> Record {
+        let empty = || Record {
+            sequence: 0,
+            written: *now,
+            file: random(),
+            limited: Duration::ZERO,
+            budget: Budget::default(),
+        };
+        let mut next = match (found, seen) {
+            // An older copy was put back, or the file was emptied or removed.
+            (Some(found), Some(seen)) if found.file == seen.file && found.sequence < seen.sequence => {
+                seen.without_tokens(now)
+            }
+            (None, Some(seen)) => Record { file: random(), ..seen.without_tokens(now) },
+            // Another process has made the file anew, and may not know the limit.
+            (Some(mut found), Some(seen)) if found.file != seen.file && found.limited < seen.limited => {
+                found.translate(now);
+                found.limited = seen.limited;
+                found.budget.restore_limit(seen.budget.limit(), now.monotonic);
+                found
+            }
+            (Some(mut found), _) => {
+                found.translate(now);
+                found
+            }
+            (None, None) => empty(),
+        };
+        next.sequence += 1;
+        next.written = *now;
+        next
+    }
+
+    fn without_tokens(&self, now: &Moment) -> Record {
+        let mut record = self.clone();
+        record.budget.forget_time(now.monotonic);
+        record
+    }
+
+    /// Reads the times in the budget as times of `now`.
+    pub(super) fn translate(&mut self, now: &Moment) {
+        match now.reads(&self.written) {
+            Earlier::Comparable => {}
+            Earlier::Foreign(here) => self.budget.shift(self.written.monotonic, here),
+            Earlier::LongAgo => self.budget.forget_time(now.monotonic),
+        }
+    }
+
+    /// Has `change` change the budget.
+    pub(super) fn change<R>(&mut self, change: impl FnOnce(&mut Budget) -> R) -> R {
+        let limit = self.budget.limit();
+        let result = change(&mut self.budget);
+        if self.budget.limit() != limit {
+            self.limited = self.written.wall;
+        }
+        result
+    }
+
+    /// The record in bytes, and where in the file it belongs: in the one of the two places that
+    /// does not hold the record before it.
+    ///
+    /// # Errors
+    /// When it has too many members.
+    pub(super) fn encode(&self) -> Result<(Vec<u8>, u64), String> {
+        let body = postcard::to_stdvec(&self.budget).map_err(|error| error.to_string())?;
+        if HEAD + body.len() > PLACE {
+            return Err("has no room for more members".to_owned());
+        }
+        let mut bytes = Vec::with_capacity(HEAD + body.len());
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&self.sequence.to_le_bytes());
+        bytes.extend_from_slice(&self.written.origin.boot.to_le_bytes());
+        let Moment { origin, monotonic, wall } = self.written;
+        for word in [origin.namespace, nanos(monotonic), nanos(wall), self.file, nanos(self.limited)] {
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
+        bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        let checksum = crc32fast::hash(&bytes[CHECKED..]);
+        bytes[MAGIC.len()..CHECKED].copy_from_slice(&checksum.to_le_bytes());
+        Ok((bytes, if self.sequence.is_multiple_of(2) { 0 } else { PLACE as u64 }))
+    }
+
+    /// The bytes of the file that records need with these members and half as many again.
+    pub(super) fn places(&self) -> [Range<u64>; 2] {
+        let members = self.budget.members().len();
+        let length = (HEAD + MEMBER * (1 + members + members / 2)).min(PLACE) as u64;
+        [0, PLACE as u64].map(|at| at..at + length)
+    }
+
+    /// The latest record in a file, unless that is torn: then the one before it.
+    pub(super) fn latest(file: &File, Glances([first, second]): &mut Glances) -> Option<Record> {
+        let mut places = [(0, first), (PLACE, second)].map(|(at, glance)| Place::look(file, at, glance));
+        places.sort_by_key(|place| Reverse(place.as_ref().map_or(0, |place| place.sequence())));
+        places.into_iter().flatten().find_map(|place| place.record(file))
+    }
+}
+
+/// A record that is yet to be checked.
+struct Place<'a> {
+    at: usize,
+    /// Its beginning: mostly all of it. At least the head.
+    bytes: &'a [u8],
+}
+
+impl<'a> Place<'a> {
+    /// Looks at what is in this place of a file.
+    fn look(file: &File, at: usize, glance: &'a mut [u8; GLANCE]) -> Option<Place<'a>> {
+        let read = file.read_at(glance, at as u64).ok().filter(|read| *read >= HEAD)?;
+        let bytes = &glance[..read];
+        bytes.starts_with(MAGIC).then_some(Place { at, bytes })
+    }
+
+    fn sequence(&self) -> u64 {
+        word(self.bytes, CHECKED)
+    }
+
+    /// The record; nothing if it is torn or damaged.
+    fn record(&self, file: &File) -> Option<Record> {
+        let length = u32::from_le_bytes(*self.bytes[HEAD - 4..].first_chunk()?) as usize;
+        let end = HEAD.checked_add(length).filter(|end| *end <= PLACE)?;
+        if let Some(bytes) = self.bytes.get(..end) {
+            return decode(bytes);
+        }
+        let mut bytes = vec![0; end];
+        file.read_exact_at(&mut bytes, self.at as u64).ok()?;
+        decode(&bytes)
+    }
+}
+
+/// The record in these bytes, which begin with a head; nothing if they are torn or damaged.
+fn decode(bytes: &[u8]) -> Option<Record> {
+    let checksum = u32::from_le_bytes(*bytes[MAGIC.len()..].first_chunk()?);
+    if crc32fast::hash(&bytes[CHECKED..]) != checksum {
+        return None;
+    }
+    let mut budget: Budget = postcard::from_bytes(&bytes[HEAD..]).ok()?;
+    // Whoever can write the file can also write a checksum.
+    budget.bound();
+    let boot = u128::from_le_bytes(*bytes[CHECKED + 8..].first_chunk()?);
+    let [namespace, monotonic, wall, file, limited] =
+        [0, 1, 2, 3, 4].map(|index| word(bytes, CHECKED + 8 + 16 + 8 * index));
+    let [monotonic, wall, limited] = [monotonic, wall, limited].map(Duration::from_nanos);
+    let written = Moment { origin: Origin { boot, namespace }, monotonic, wall };
+    Some(Record { sequence: word(bytes, CHECKED).min(u64::MAX / 2), written, file, limited, budget })
+}
+
+/// The number that begins there.
+fn word(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |word| u64::from_le_bytes(*word))
+}
+
+fn nanos(time: Duration) -> u64 {
+    time.as_nanos().try_into().unwrap_or(u64::MAX)
+}
