@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use super::keeper::Keeper;
 use super::record::{Glances, Record};
+use super::shared::Shared;
 use super::{Ask, Budget, Ledger, Name, Reply, Tempo};
 use crate::os::clock::{Moment, Origin};
 use crate::os::{FolderError, Id, Presence, RuntimeFolder, SharedFile, clock};
@@ -21,6 +23,9 @@ const TOO_LONG: Duration = Duration::from_secs(1);
 /// How long to wait for the lock where nothing else is to be done. With hundreds of members on a
 /// busy machine it takes a while to get a turn.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the keeper waits for the lock: a lease runs on meanwhile.
+const SHORTLY: Duration = Duration::from_millis(50);
 
 /// How often a file is read again that changes while it is read.
 const GLIMPSES: u32 = 20;
@@ -43,6 +48,11 @@ pub struct GroupFile {
     locked_since: Option<Duration>,
     /// The member that leaves when this is dropped.
     member: Option<Id>,
+    folder: RuntimeFolder,
+    /// The thread that talks to the store, where other machines share the limit.
+    keeper: Option<Arc<Keeper>>,
+    /// What the user has to know of that store.
+    notice: Option<String>,
 }
 
 /// The name of the group, as in the names of files, whose file has this first or second name.
@@ -55,13 +65,13 @@ pub(super) fn stem_of(file: &str) -> Option<&str> {
 ///
 /// # Errors
 /// When the file cannot be read.
-pub(super) fn glimpse(folder: &RuntimeFolder, name: &Name) -> Result<Option<Budget>, FolderError> {
+pub(super) fn glimpse(folder: &RuntimeFolder, name: &Name) -> Result<Option<(Budget, Option<Shared>)>, FolderError> {
     let Some(file) = SharedFile::open_to_read(folder, &(name.stem() + ENDING))? else { return Ok(None) };
     let mut glances = Glances::default();
     for _ in 0..GLIMPSES {
         if let Some(mut record) = Record::latest(&file, &mut glances) {
             record.translate(&Moment::now(Origin::own()));
-            return Ok(Some(record.budget));
+            return Ok(Some((record.budget, record.shared)));
         }
         if file.metadata().is_ok_and(|found| found.len() == 0) {
             return Ok(None);
@@ -91,6 +101,9 @@ impl GroupFile {
             glances: Box::default(),
             locked_since: None,
             member: None,
+            folder: folder.clone(),
+            keeper: None,
+            notice: None,
         }))
     }
 
@@ -141,12 +154,49 @@ impl GroupFile {
     /// # Errors
     /// When the budget can be neither read nor written.
     pub(super) fn update<R>(&mut self, change: impl FnOnce(&mut Budget) -> R) -> Result<Option<R>, FolderError> {
+        self.update_record(|record| record.change(change))
+    }
+
+    /// Has `change` change the budget and what is beside it where other machines share the limit.
+    /// Nothing, without a call, if another process holds the lock for longer than usual.
+    ///
+    /// # Errors
+    /// When they can be neither read nor written.
+    pub(super) fn update_shared<R>(
+        &mut self,
+        change: impl FnOnce(&mut Budget, &mut Option<Shared>) -> R,
+    ) -> Result<Option<R>, FolderError> {
+        if retry_for(SHORTLY, || Ok(self.lock()?.then_some(())))?.is_none() {
+            return Ok(None);
+        }
+        let result = self.update_locked(|record| {
+            let Record { budget, shared, .. } = record;
+            change(budget, shared)
+        });
+        self.shared.unlock()?;
+        result.map(Some)
+    }
+
+    fn update_record<R>(&mut self, change: impl FnOnce(&mut Record) -> R) -> Result<Option<R>, FolderError> {
         if !self.lock()? {
             return Ok(None);
         }
         let result = self.update_locked(change);
         self.shared.unlock()?;
         result.map(Some)
+    }
+
+    /// Has `change` change the budget and what is beside it where other machines share the limit.
+    /// Waits for the lock for a while.
+    ///
+    /// # Errors
+    /// When they can be neither read nor written.
+    pub(super) fn change_shared<R>(
+        &mut self,
+        mut change: impl FnMut(&mut Budget, &mut Option<Shared>) -> R,
+    ) -> Result<R, FolderError> {
+        let done = retry_for(PATIENCE, || self.update_shared(&mut change))?;
+        done.ok_or_else(|| self.shared.error(self.is_locked()))
     }
 
     /// The same, and waits for the lock for a while.
@@ -158,13 +208,20 @@ impl GroupFile {
         done.ok_or_else(|| self.shared.error(self.is_locked()))
     }
 
-    fn update_locked<R>(&mut self, change: impl FnOnce(&mut Budget) -> R) -> Result<R, FolderError> {
+    /// What the file has now, without the lock; nothing if that cannot be read.
+    pub(super) fn peek(&mut self) -> Option<(Budget, Option<Shared>)> {
+        let mut record = Record::latest(self.shared.file(), &mut self.glances)?;
+        record.translate(&Moment::now(self.origin));
+        Some((record.budget, record.shared))
+    }
+
+    fn update_locked<R>(&mut self, change: impl FnOnce(&mut Record) -> R) -> Result<R, FolderError> {
         let found = Record::latest(self.shared.file(), &mut self.glances);
         if found.is_none() && self.shared.file().metadata().is_ok_and(|found| found.len() > 0) {
             return Err(self.shared.error(damaged(&self.name)));
         }
         let mut record = Record::next(found, self.seen.as_ref(), &Moment::now(self.origin));
-        let result = record.change(change);
+        let result = change(&mut record);
         self.write(record)?;
         Ok(result)
     }
@@ -174,7 +231,7 @@ impl GroupFile {
     fn write(&mut self, record: Record) -> Result<(), FolderError> {
         let (bytes, at) = record.encode().map_err(|reason| self.shared.error(reason))?;
         self.shared.write_at(&bytes, at)?;
-        let keeps = record.budget.limit().is_some() || !record.budget.members().is_empty();
+        let keeps = record.budget.limit().is_some() || !record.budget.members().is_empty() || record.shared.is_some();
         self.seen = Some(record);
         if keeps { Ok(()) } else { self.remove() }
     }
@@ -195,6 +252,20 @@ impl GroupFile {
     }
 }
 
+impl GroupFile {
+    /// Sees to it that someone talks to the store, where other machines share the limit.
+    fn attend_to_store(&mut self) {
+        let Some(shared) = self.seen.as_ref().and_then(|record| record.shared.as_ref()) else {
+            (self.keeper, self.notice) = (None, None);
+            return;
+        };
+        self.notice = shared.trouble.as_ref().and_then(|_| shared.notice(&self.name, shared.written));
+        if self.keeper.is_none() {
+            self.keeper = Some(Keeper::serve(&self.folder, &self.name));
+        }
+    }
+}
+
 impl Drop for GroupFile {
     fn drop(&mut self) {
         if let Some(id) = self.member {
@@ -207,10 +278,15 @@ impl Drop for GroupFile {
 impl Ledger for GroupFile {
     type Error = FolderError;
 
+    fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
+    }
+
     fn ask(&mut self, ask: &Ask) -> Reply<FolderError> {
         let error = match self.update(|budget| budget.answer(ask, TEMPO.use_within)) {
             Ok(Some(answer)) => {
                 self.locked_since = None;
+                self.attend_to_store();
                 return Reply::Answer(answer);
             }
             Ok(None) => {

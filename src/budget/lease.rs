@@ -151,9 +151,21 @@ impl Lease {
         true
     }
 
+    /// The machine uses nothing any more.
+    pub fn give_up(&mut self) {
+        (self.share_until, self.floor_until) = (Duration::ZERO, Duration::ZERO);
+    }
+
+    /// Moves all times so that what was at `from` is at `to`.
+    pub(super) fn shift(&mut self, from: Duration, to: Duration) {
+        for time in [&mut self.share_until, &mut self.floor_until] {
+            *time = time.saturating_add(to).saturating_sub(from);
+        }
+    }
+
     /// The next request, sent at `now`, gives everything back. It is used no more from then on.
     pub fn leave(&mut self, run: u64, now: Duration) -> Request {
-        (self.share_until, self.floor_until) = (Duration::ZERO, Duration::ZERO);
+        self.give_up();
         Request { leaves: true, ..self.ask(Needs::default(), run, None, now) }
     }
 }
@@ -186,6 +198,11 @@ impl Rounds {
         let missing = granted.entitled.min(needs.want).saturating_sub(granted.share);
         self.behind = part(missing, granted.entitled) >= NOTABLE;
         self.retries = if self.behind && granted.share <= held { self.retries + 1 } else { 0 };
+    }
+
+    /// The store has to be asked again at once.
+    pub fn again(&mut self) {
+        self.shrank = true;
     }
 
     /// When to ask next, for members with these needs.

@@ -93,6 +93,11 @@ pub trait Ledger {
 
     /// Answers an ask, or says when to ask anew.
     fn ask(&mut self, ask: &Ask) -> Reply<Self::Error>;
+
+    /// What the user has to know though members get what they ask for, in a line.
+    fn notice(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// A budget in memory, for members in one process.

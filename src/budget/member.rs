@@ -145,6 +145,13 @@ impl<L: Ledger> Membership<L> {
     }
 }
 
+impl<L: Ledger> Membership<L> {
+    /// What the user has to know of a ledger that can be used, in a line.
+    pub fn notice(&self) -> Option<&str> {
+        self.levels.iter().find_map(|level| level.ledger.notice())
+    }
+}
+
 impl<L: Ledger> Shaper for Membership<L> {
     fn drip(&mut self, now: Duration) {
         self.now = self.now.max(now);

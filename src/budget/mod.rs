@@ -2,6 +2,7 @@
 //! a [`Member`] asks a [`Ledger`], and the ledger of this machine is a file for each group.
 
 mod file;
+mod keeper;
 mod lease;
 mod ledger;
 mod member;
@@ -9,6 +10,8 @@ mod name;
 mod record;
 mod resp;
 mod rule;
+mod shared;
+mod sharing;
 pub mod site;
 pub mod valkey;
 mod wire;
@@ -20,6 +23,8 @@ pub use ledger::{Answer, Ask, Ledger, Reply, Tempo};
 pub use member::{Member, Membership};
 pub use name::{Name, NameError};
 pub use rule::{Budget, GroupLimit, MemberAccount, Overcommitted, Terms};
+pub use shared::Shared;
+pub use sharing::{DEFAULT_FLOORS, look, share, unshare};
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -51,6 +56,12 @@ pub enum GroupError {
     Overcommitted(Name, Overcommitted),
     /// There is none of this name in this folder.
     Unknown(Name, PathBuf),
+    /// The store cannot be used that it shares with other machines.
+    Store(Name, valkey::StoreError),
+    /// It is not shared with other machines.
+    NotShared(Name),
+    /// The environment names no store but something else.
+    Environment,
 }
 
 impl fmt::Display for GroupError {
@@ -58,6 +69,9 @@ impl fmt::Display for GroupError {
         match self {
             GroupError::File(error) => error.fmt(f),
             GroupError::Overcommitted(name, error) => error.describe(f, &format!("group {name}")),
+            GroupError::Store(name, error) => write!(f, "group {name}: {error}"),
+            GroupError::NotShared(name) => write!(f, "group {name} is not shared with other machines"),
+            GroupError::Environment => write!(f, "{} {}", valkey::STORE, valkey::AddressError),
             GroupError::Unknown(name, folder) => {
                 write!(f, "there is no group {name} in {}: 'pcproxy group ls' lists the groups", folder.display())
             }
@@ -87,8 +101,17 @@ pub fn join(request: &GroupRequest) -> Result<Membership<GroupFile>, GroupError>
         let Some(mut file) = GroupFile::open(&folder, name.clone(), true)? else { continue };
         let now = clock::now();
         let rate = request.rate.filter(|_| name == request.name);
+        if name == request.name {
+            sharing::bind_by_environment(&mut file, rate)?;
+        }
+        let shared = file.peek().is_some_and(|(_, shared)| shared.is_some());
         let joined = file.update_patiently(|budget| {
             bury(budget, &folder, SWEEP);
+            if shared {
+                // What is guaranteed to it counts among all machines.
+                budget.admit(id, request.terms);
+                return Ok(());
+            }
             enter(budget, id, request.terms, rate, now).or_else(|_| {
                 // What was guaranteed to members that were killed is free.
                 bury(budget, &folder, usize::MAX);
@@ -131,6 +154,9 @@ fn enter(budget: &mut Budget, id: Id, terms: Terms, rate: Option<u64>, now: Dura
 pub fn set(name: &Name, limit: Option<GroupLimit>) -> Result<(), GroupError> {
     let folder = RuntimeFolder::open()?;
     let Some(mut file) = GroupFile::open(&folder, name.clone(), true)? else { return Ok(()) };
+    if let Some((_, Some(shared))) = file.peek() {
+        return sharing::set(name, &mut file, &shared, limit);
+    }
     let done = file.update_patiently(|budget| {
         bury(budget, &folder, usize::MAX);
         budget.set_limit(limit, clock::now())
@@ -164,6 +190,8 @@ pub struct Listing {
     pub folder: PathBuf,
     /// All groups and their budgets, without members that have died.
     pub groups: Vec<(Name, Budget)>,
+    /// Those of them that are shared with other machines.
+    pub shared: Vec<(Name, Shared)>,
     /// The groups that cannot be read, and why.
     pub failed: Vec<FolderError>,
 }
@@ -174,16 +202,23 @@ pub struct Listing {
 /// When the folder cannot be read.
 pub fn list() -> Result<Listing, GroupError> {
     let Some(folder) = RuntimeFolder::find()? else {
-        return Ok(Listing { folder: RuntimeFolder::place()?, groups: Vec::new(), failed: Vec::new() });
+        return Ok(Listing {
+            folder: RuntimeFolder::place()?,
+            groups: Vec::new(),
+            shared: Vec::new(),
+            failed: Vec::new(),
+        });
     };
-    let mut listing = Listing { folder: folder.path().to_owned(), groups: Vec::new(), failed: Vec::new() };
+    let mut listing =
+        Listing { folder: folder.path().to_owned(), groups: Vec::new(), shared: Vec::new(), failed: Vec::new() };
     // A file whose name was removed is found by the second names that members keep.
     let found: Vec<_> = folder.names()?;
     let names: BTreeSet<_> = found.iter().filter_map(|name| Name::of_stem(file::stem_of(name)?)).collect();
     for name in names {
         match file::glimpse(&folder, &name) {
-            Ok(Some(mut budget)) => {
+            Ok(Some((mut budget, shared))) => {
                 budget.retain(|account| folder.lives(account.id));
+                listing.shared.extend(shared.map(|shared| (name.clone(), shared)));
                 if budget.limit().is_some() || !budget.members().is_empty() {
                     listing.groups.push((name, budget));
                 }

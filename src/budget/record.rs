@@ -7,7 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use super::Budget;
-use crate::os::clock::{Earlier, Moment, Origin};
+use super::shared::Shared;
+use crate::os::clock::{self, Earlier, Moment, Origin};
 use crate::os::random;
 
 /// What each record begins with. The last byte is the version of what follows.
@@ -25,6 +26,9 @@ const PLACE: usize = 256 * 1024;
 
 /// The most bytes that a member takes up in a record.
 const MEMBER: usize = 160;
+
+/// The most bytes that what other machines have to do with a group is expected to take up.
+const SHARED: usize = 2048;
 
 /// Bytes that are read of a place at once: enough for the records of some 50 members.
 const GLANCE: usize = 4096;
@@ -52,6 +56,8 @@ pub(super) struct Record {
     limited: Duration,
     /// What it is all about.
     pub(super) budget: Budget,
+    /// What else there is where other machines share the limit.
+    pub(super) shared: Option<Shared>,
 }
 
 impl Record {
@@ -64,6 +70,7 @@ impl Record {
             file: random(),
             limited: Duration::ZERO,
             budget: Budget::default(),
+            shared: None,
         };
         let mut next = match (found, seen) {
             // An older copy was put back, or the file was emptied or removed.
@@ -75,6 +82,7 @@ impl Record {
             (Some(mut found), Some(seen)) if found.file != seen.file && found.limited < seen.limited => {
                 found.translate(now);
                 found.limited = seen.limited;
+                found.shared = found.shared.or_else(|| seen.shared.clone());
                 found.budget.restore_limit(seen.budget.limit(), now.monotonic);
                 found
             }
@@ -86,6 +94,7 @@ impl Record {
         };
         next.sequence += 1;
         next.written = *now;
+        next.apply_lease();
         next
     }
 
@@ -99,8 +108,23 @@ impl Record {
     pub(super) fn translate(&mut self, now: &Moment) {
         match now.reads(&self.written) {
             Earlier::Comparable => {}
-            Earlier::Foreign(here) => self.budget.shift(self.written.monotonic, here),
-            Earlier::LongAgo => self.budget.forget_time(now.monotonic),
+            Earlier::Foreign(here) => {
+                self.budget.shift(self.written.monotonic, here);
+                let ago = now.monotonic.saturating_sub(here);
+                self.shared.iter_mut().for_each(|shared| shared.shift(clock::boot_time().saturating_sub(ago)));
+            }
+            Earlier::LongAgo => {
+                self.budget.forget_time(now.monotonic);
+                self.shared.iter_mut().for_each(|shared| shared.begin_anew(random()));
+            }
+        }
+    }
+
+    /// Puts the limit in force that the store of many machines lends to this one now.
+    fn apply_lease(&mut self) {
+        if let Some(shared) = &mut self.shared {
+            shared.written = clock::boot_time();
+            shared.apply(&mut self.budget, shared.written, self.written.monotonic);
         }
     }
 
@@ -120,7 +144,10 @@ impl Record {
     /// # Errors
     /// When it has too many members.
     pub(super) fn encode(&self) -> Result<(Vec<u8>, u64), String> {
-        let body = postcard::to_stdvec(&self.budget).map_err(|error| error.to_string())?;
+        let mut body = postcard::to_stdvec(&self.budget).map_err(|error| error.to_string())?;
+        if let Some(shared) = &self.shared {
+            body = postcard::to_extend(shared, body).map_err(|error| error.to_string())?;
+        }
         if HEAD + body.len() > PLACE {
             return Err("has no room for more members".to_owned());
         }
@@ -143,7 +170,8 @@ impl Record {
     /// The bytes of the file that records need with these members and half as many again.
     pub(super) fn places(&self) -> [Range<u64>; 2] {
         let members = self.budget.members().len();
-        let length = (HEAD + MEMBER * (1 + members + members / 2)).min(PLACE) as u64;
+        let beside = if self.shared.is_some() { SHARED } else { 0 };
+        let length = (HEAD + beside + MEMBER * (1 + members + members / 2)).min(PLACE) as u64;
         [0, PLACE as u64].map(|at| at..at + length)
     }
 
@@ -193,7 +221,8 @@ fn decode(bytes: &[u8]) -> Option<Record> {
     if crc32fast::hash(&bytes[CHECKED..]) != checksum {
         return None;
     }
-    let mut budget: Budget = postcard::from_bytes(&bytes[HEAD..]).ok()?;
+    let (mut budget, rest): (Budget, &[u8]) = postcard::take_from_bytes(&bytes[HEAD..]).ok()?;
+    let shared = if rest.is_empty() { None } else { Some(postcard::from_bytes(rest).ok()?) };
     // Whoever can write the file can also write a checksum.
     budget.bound();
     let boot = u128::from_le_bytes(*bytes[CHECKED + 8..].first_chunk()?);
@@ -201,7 +230,7 @@ fn decode(bytes: &[u8]) -> Option<Record> {
         [0, 1, 2, 3, 4].map(|index| word(bytes, CHECKED + 8 + 16 + 8 * index));
     let [monotonic, wall, limited] = [monotonic, wall, limited].map(Duration::from_nanos);
     let written = Moment { origin: Origin { boot, namespace }, monotonic, wall };
-    Some(Record { sequence: word(bytes, CHECKED).min(u64::MAX / 2), written, file, limited, budget })
+    Some(Record { sequence: word(bytes, CHECKED).min(u64::MAX / 2), written, file, limited, budget, shared })
 }
 
 /// The number that begins there.

@@ -173,6 +173,13 @@ struct Shares {
     depth: u128,
 }
 
+impl MemberAccount {
+    /// The member waits for tokens at `now`.
+    pub(super) fn waits(&self, now: Duration) -> bool {
+        self.waits_until > now
+    }
+}
+
 impl Budget {
     /// The limit in force.
     pub fn limit(&self) -> Option<GroupLimit> {
@@ -219,7 +226,7 @@ impl Budget {
     }
 
     /// Lets a member in, whatever it is guaranteed: it has been in before.
-    fn admit(&mut self, id: Id, terms: Terms) {
+    pub(super) fn admit(&mut self, id: Id, terms: Terms) {
         match self.members.iter_mut().find(|account| account.id == id) {
             Some(account) => account.terms = terms,
             None => self.members.push(MemberAccount {

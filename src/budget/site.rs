@@ -161,6 +161,11 @@ pub struct Site {
 }
 
 impl Site {
+    /// A store of which only the limit is known.
+    pub fn with_limit(limit: SiteLimit) -> Self {
+        Site { limit, ..Site::default() }
+    }
+
     /// Sets the limit, for all machines, at `wall` on the store's clock. `known` is the newest
     /// generation of the limit that the caller has heard of.
     ///

@@ -49,6 +49,20 @@ pub struct Binding {
     pub fallback: Option<u64>,
 }
 
+impl Binding {
+    /// What the environment says beside the address.
+    pub(super) fn from_environment() -> Binding {
+        let path = |name| env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let certificate = path("PCPROXY_STORE_CERT").zip(path("PCPROXY_STORE_KEY"));
+        Binding {
+            password_file: path("PCPROXY_STORE_PASSWORD_FILE"),
+            ca: path("PCPROXY_STORE_CA"),
+            certificate,
+            ..Binding::default()
+        }
+    }
+}
+
 /// The address of a store.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
@@ -218,8 +232,10 @@ impl Store {
     ///
     /// # Errors
     /// When the binding has no address of a store in it.
-    pub fn new(binding: Binding) -> Result<Self, AddressError> {
-        let address = binding.store.parse()?;
+    pub fn new(binding: Binding) -> Result<Self, StoreError> {
+        let address = binding.store.parse();
+        let address: Address = address
+            .map_err(|error: AddressError| StoreError { store: binding.store.clone(), reason: error.to_string() })?;
         Ok(Store { address, binding, connection: None, moved: None })
     }
 
@@ -265,6 +281,11 @@ impl Store {
     /// As [`renew`](Self::renew).
     pub fn run_id(&mut self) -> Result<u64, StoreError> {
         self.connection().map(|(_, run)| *run)
+    }
+
+    /// The same; nothing if it is not connected.
+    pub fn connected_run(&self) -> Option<u64> {
+        self.connection.as_ref().map(|(_, run)| *run)
     }
 
     /// Runs the script on a group.

@@ -14,6 +14,7 @@ use pcproxy::units::show_rate;
 use serde::Serialize;
 
 use super::print::print;
+use super::share::{self, ListedStore, Share};
 use super::words::{self, RateOrOff, rate_or_off};
 
 /// How long to look at a group to see how fast its members are.
@@ -47,6 +48,15 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Share the limit of a group with other machines, by way of Valkey or Redis
+    ///
+    /// From then on 'group set' and 'group ls' speak of all machines that share it.
+    Share(Box<Share>),
+    /// End that: the group keeps the limit, on this machine alone
+    Unshare {
+        /// The group
+        name: Name,
+    },
     /// Lift the limit of a group, and forget it
     ///
     /// Members that are running go on without a limit.
@@ -62,6 +72,9 @@ impl Group {
         if let Action::Set { rate: RateOrOff(None), burst: Some(_), .. } = &self.action {
             bail!("--burst needs a rate, not 'off'");
         }
+        if let Action::Share(share) = &self.action {
+            share.check()?;
+        }
         Ok(())
     }
 
@@ -72,6 +85,8 @@ impl Group {
                 let limit = rate.map(|rate| GroupLimit { rate, burst: *burst, lasting: true });
                 Ok(budget::set(name, limit)?)
             }
+            Action::Share(share) => share.run(),
+            Action::Unshare { name } => share::unshare(name),
             Action::Ls { json } => list(*json),
             Action::Rm { name } => Ok(budget::remove(name)?),
         }
@@ -87,6 +102,9 @@ struct Listed {
     /// Of all members together.
     rate: u64,
     members: Vec<ListedMember>,
+    /// Where the limit is shared with other machines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<ListedStore>,
 }
 
 #[derive(Serialize)]
@@ -104,14 +122,22 @@ fn list(json: bool) -> Result<()> {
     if before.values().any(|budget| !budget.members().is_empty()) {
         sleep(LOOK);
     }
-    let Listing { folder, groups, failed } = budget::list()?;
-    let groups: Vec<_> = groups.into_iter().map(|(name, now)| listed(&name, before.get(&name), &now)).collect();
+    let Listing { folder, groups, failed, shared } = budget::list()?;
+    let mut groups: Vec<_> = groups.into_iter().map(|(name, now)| listed(&name, before.get(&name), &now)).collect();
+    for (name, shared) in &shared {
+        if let Some(group) = groups.iter_mut().find(|group| group.group == name.to_string()) {
+            group.store = Some(share::listed(name, shared));
+        }
+    }
     let folder = folder.display();
     let text = match groups.len() {
         _ if json => serde_json::to_string_pretty(&groups)? + "\n",
         0 if failed.is_empty() => format!("no groups in {folder}\n"),
         0 => String::new(),
-        _ => format!("{}\nin {folder}\n", table(&groups)),
+        _ => {
+            let stores = groups.iter().filter_map(|group| Some(share::table(&group.group, group.store.as_ref()?)));
+            format!("{}\nin {folder}\n{}", table(&groups), stores.collect::<String>())
+        }
     };
     print(&text)?;
     if failed.is_empty() {
@@ -139,6 +165,7 @@ fn listed(name: &Name, before: Option<&Budget>, now: &Budget) -> Listed {
                 min_rate: account.terms.guaranteed,
             })
             .collect(),
+        store: None,
     }
 }
 

@@ -4,6 +4,7 @@ mod ctl;
 mod group;
 mod plot;
 mod print;
+mod share;
 mod top;
 mod transfer;
 mod words;

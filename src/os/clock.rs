@@ -10,6 +10,11 @@ pub fn now() -> Duration {
     read(ClockId::Monotonic)
 }
 
+/// The same, but it goes on while the machine is suspended.
+pub(crate) fn boot_time() -> Duration {
+    read(ClockId::Boottime)
+}
+
 /// Time since 1970. All time namespaces share it, but people set it.
 pub(crate) fn wall() -> Duration {
     read(ClockId::Realtime)

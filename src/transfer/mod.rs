@@ -51,6 +51,8 @@ struct Transfer {
     told_to_drain: bool,
     /// The user has been told that the group cannot be used.
     told_of_group: bool,
+    /// What the user has been told of the store of many machines.
+    told_of_store: Option<String>,
 }
 
 impl Transfer {
@@ -186,6 +188,11 @@ impl Transfer {
             }
         }
         self.told_of_group = trouble.is_some();
+        let notice = self.direction.group().notice();
+        if notice != self.told_of_store.as_deref() {
+            self.told_of_store = notice.map(str::to_owned);
+            self.told_of_store.iter().for_each(|notice| self.reporter.say(notice));
+        }
         None
     }
 

@@ -49,6 +49,7 @@ impl Transfer {
             stopped: false,
             told_to_drain: false,
             told_of_group: false,
+            told_of_store: None,
         })
     }
 }
