@@ -17,7 +17,7 @@ const BURST: Duration = Duration::from_millis(12);
 const IN_HAND: Duration = Duration::from_millis(3);
 
 /// What a pipe between a member and the test may hold back, and pass on late.
-const PIPE: usize = 16 * 1024;
+pub const PIPE: usize = 16 * 1024;
 
 /// Clock ticks per second, as `/proc` counts them on Linux.
 const TICKS: f64 = 100.0;
@@ -116,20 +116,26 @@ impl Site {
     /// in milliseconds of it, is no more than the promise and what pipes hold back.
     #[track_caller]
     pub fn check_all_windows(&self) {
+        let members: usize = self.machines.iter().map(|machine| machine.members.len()).sum();
+        let most = self.rate as f64 * (BURST + IN_HAND).as_secs_f64() + (members * PIPE) as f64;
+        let (worst, at) = self.worst_ahead();
+        eprintln!("at most {worst:.0} bytes ahead of the limit, {most:.0} may be");
+        assert!(worst <= most, "{worst:.0} bytes ahead of the limit after {at:?}, {most:.0} may be");
+    }
+
+    /// How many bytes the machines together were ever ahead of the limit, and how long after the
+    /// first byte that was.
+    pub fn worst_ahead(&self) -> (f64, Duration) {
         let mut log = self.log.lock().unwrap().clone();
         log.sort_by_key(|(at, ..)| *at);
         let rate = self.rate as f64;
-        let members: usize = self.machines.iter().map(|machine| machine.members.len()).sum();
-        let most = rate * (BURST + IN_HAND).as_secs_f64() + (members * PIPE) as f64;
         let (mut ahead, mut last, mut worst) = (0.0f64, log[0].0, (0.0f64, log[0].0));
         for &(at, _, bytes) in &log {
             ahead = (ahead - rate * (at - last).as_secs_f64()).max(0.0) + bytes as f64;
             last = at;
             worst = if ahead > worst.0 { (ahead, at) } else { worst };
         }
-        let (worst, at) = worst;
-        eprintln!("at most {worst:.0} bytes ahead of the limit, {most:.0} may be");
-        assert!(worst <= most, "{worst:.0} bytes ahead of the limit after {:?}, {most:.0} may be", at - log[0].0);
+        (worst.0, worst.1 - log[0].0)
     }
 
     /// The log, as seconds, machine and bytes.
