@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use cli::Order;
 use pcproxy::os::die_by;
 use pcproxy::report::say;
-use pcproxy::transfer::{self, Config, End, Error};
+use pcproxy::transfer::{self, Config, End, Error, Outcome};
 use signal_hook::consts::SIGPIPE;
 
 /// Runs before Rust's runtime opens `/dev/null` over closed descriptors.
@@ -31,17 +31,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Moves stdin to stdout.
+/// Moves bytes.
 fn move_bytes(config: &Config) -> ExitCode {
-    let outcome = transfer::run(config);
-    let undelivered = outcome.undelivered;
-    match outcome.end {
+    let Outcome { end, undelivered, arrived } = transfer::run(config);
+    match end {
         Ok(End::Delivered) => ExitCode::SUCCESS,
+        Ok(End::Incomplete) => ExitCode::FAILURE,
         // As cat: by the signal, and without a word.
         Ok(End::ConsumerLeft) => ExitCode::from(die_by(SIGPIPE)),
         Ok(End::Interrupted(signal)) => ExitCode::from(die_by(signal)),
         Ok(End::Abandoned(signal, why)) => {
-            report(why, undelivered);
+            report(why, undelivered, arrived);
             ExitCode::from(die_by(signal))
         }
         // As a bad command line: nothing was read.
@@ -50,16 +50,21 @@ fn move_bytes(config: &Config) -> ExitCode {
             ExitCode::from(2)
         }
         Err(error) => {
-            report(error, undelivered);
+            report(error, undelivered, arrived);
             ExitCode::FAILURE
         }
     }
 }
 
-fn report(what: impl std::fmt::Display, undelivered: usize) {
+fn report(what: impl std::fmt::Display, undelivered: u64, arrived: Option<u64>) {
+    let arrived = arrived.map_or(String::new(), |arrived| format!("; {} arrived", bytes(arrived)));
     match undelivered {
-        0 => say(what),
-        1 => say(format!("{what}; 1 byte was read and not delivered")),
-        _ => say(format!("{what}; {undelivered} bytes were read and not delivered")),
+        0 => say(format!("{what}{arrived}")),
+        1 => say(format!("{what}{arrived}; 1 byte was read and not delivered")),
+        _ => say(format!("{what}{arrived}; {undelivered} bytes were read and not delivered")),
     }
+}
+
+fn bytes(count: u64) -> String {
+    if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") }
 }

@@ -78,7 +78,6 @@ fn what_is_no_option_is_refused() {
     refuses(&["--bufer", "64K"], &["--bufer", "--buffer"]);
     refuses(&["--no-such-option"], &["--no-such-option", "--help"]);
     refuses(&["-Z"], &["-Z", "--help"]);
-    refuses(&["file"], &["file", "--help"]);
 }
 
 #[test]

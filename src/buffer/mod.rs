@@ -175,6 +175,11 @@ impl Fifo {
         &mut self.chunks
     }
 
+    /// Takes in bytes by reference from now on if `splices`, as far as the consumer splices.
+    pub fn splice_in(&mut self, splices: bool) {
+        self.most_pipes = if splices && !self.reads_pipes { Self::PIPES } else { 0 };
+    }
+
     /// Takes in nothing by reference from now on, since the producer does not splice. Bytes in
     /// pipes stay there.
     pub fn refuse_to_splice_in(&mut self) {

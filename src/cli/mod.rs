@@ -27,10 +27,11 @@ use pcproxy::transfer::Config;
 
 use print::print;
 
-const ABOUT: &str = "Moves stdin to stdout through a finite buffer, at a limited rate if you like";
+const ABOUT: &str = "Moves bytes from inputs to an output, stdin to stdout if none is named, through a finite buffer, at a limited rate if you like";
 
 const LONG_ABOUT: &str = "\
-Moves stdin to stdout through a finite buffer, at a limited rate if you like.
+Moves bytes from inputs to an output, stdin to stdout if none is named, through a finite buffer, \
+at a limited rate if you like.
 
 When the buffer fills up, the producer is paused until the buffer has room in it again. Bytes \
 move inside the kernel wherever the two sides allow it.";
@@ -79,7 +80,7 @@ pub enum Command {
 
 /// What the user wants.
 pub enum Order {
-    /// Move stdin to stdout.
+    /// Move bytes.
     Transfer(Box<Config>),
     /// Something else.
     Command(Command),
@@ -102,7 +103,14 @@ impl Order {
             anyhow!(in_one_line(&error.to_string()))
         });
         cli.and_then(Cli::order).unwrap_or_else(|reason| {
-            say(format!("{reason}; try '{} --help'", command_of(&arguments)));
+            let reason = reason.to_string();
+            // A question is an answer already.
+            let help = if reason.ends_with('?') {
+                String::new()
+            } else {
+                format!("; try '{} --help'", command_of(&arguments))
+            };
+            say(format!("{reason}{help}"));
             exit(2)
         })
     }

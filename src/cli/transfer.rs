@@ -1,20 +1,51 @@
 //! What to move and how: the options of a transfer, turned into a [`Config`].
 
+use std::ffi::OsString;
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
 use pcproxy::budget::{GroupRequest, Name, Terms};
+use pcproxy::endpoint::{Address, AddressError};
 use pcproxy::report::{Reports, Target};
 use pcproxy::shaping::{Burst, Rate, Schedule, parse_burst};
 use pcproxy::transfer::Config;
 use pcproxy::units::{parse_interval, parse_rate, parse_size, parse_time, show_rate};
 
-use super::words::buffer_size;
+use super::words::{buffer_size, command_like};
 
 /// The options of a transfer.
 #[derive(Debug, Args)]
 pub struct Transfer {
+    /// What to read, one after the other; stdin if nothing, or where it is -
+    ///
+    /// A file, or tcp://HOST:PORT, tcp-listen://[ADDR]:PORT, unix:PATH, unix-listen:PATH. A
+    /// listener serves one peer, and binds to the loopback address unless ADDR is given. A file
+    /// that is called like a command or an address is ./NAME.
+    #[arg(value_name = "INPUT", value_parser = OsStringValueParser::new().try_map(address))]
+    inputs: Vec<Address>,
+
+    /// Write to OUTPUT instead of stdout
+    ///
+    /// A file, which is created or emptied, or an address as with INPUT; - is stdout. Success
+    /// is reported once the peer of a TCP connection has acknowledged every byte.
+    #[arg(short, long, value_name = "OUTPUT", value_parser = OsStringValueParser::new().try_map(address), help_heading = "Output")]
+    output: Option<Address>,
+
+    /// Write behind what is in the OUTPUT file
+    #[arg(long, requires = "output", help_heading = "Output")]
+    append: bool,
+
+    /// Have the system keep the OUTPUT file before success is reported
+    #[arg(long, requires = "output", help_heading = "Output")]
+    sync: bool,
+
+    /// Give a connection at most TIME to be made
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_interval, help_heading = "Input")]
+    connect_timeout: Duration,
+
     /// Hold at most SIZE bytes
     ///
     /// From 1 byte to what the memory allows. Memory is taken only as the buffer fills.
@@ -152,6 +183,17 @@ enum PipeSize {
 }
 
 impl Transfer {
+    /// Refuses a first word that is no file, and looks like a command.
+    fn check_words(&self) -> Result<()> {
+        if let Some(path) = self.inputs.first().and_then(Address::path)
+            && fs::symlink_metadata(path).is_err()
+            && let Some(command) = path.to_str().and_then(command_like)
+        {
+            bail!("{}: no such file; did you mean the command '{command}'?", path.display());
+        }
+        Ok(())
+    }
+
     /// What the options say together.
     pub fn config(&self) -> Result<Config> {
         let (low_water, low_share) = match self.low_water.amount {
@@ -174,7 +216,13 @@ impl Transfer {
                 show_rate(most as f64)
             );
         }
+        self.check_words()?;
         Ok(Config {
+            inputs: if self.inputs.is_empty() { vec![Address::Standard] } else { self.inputs.clone() },
+            output: self.output.clone(),
+            append: self.append,
+            sync: self.sync,
+            connect_timeout: self.connect_timeout,
             buffer: self.buffer,
             low_water,
             low_share,
@@ -210,6 +258,11 @@ impl Transfer {
             control: !self.no_control,
         })
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the parser gives it away")]
+fn address(word: OsString) -> Result<Address, AddressError> {
+    Address::parse(&word)
 }
 
 fn share(text: &str) -> Result<Share> {

@@ -1,6 +1,7 @@
 //! Words and tables that several commands have in common.
 
 use anyhow::{Result, anyhow};
+use clap::CommandFactory;
 use comfy_table::{CellAlignment, Table, presets};
 use pcproxy::buffer::check_size;
 use pcproxy::units::{parse_rate, parse_size};
@@ -12,6 +13,16 @@ pub struct RateOrOff(pub Option<u64>);
 /// What `--rate` takes, or 'off'.
 pub fn rate_or_off(text: &str) -> Result<RateOrOff> {
     if text == "off" { Ok(RateOrOff(None)) } else { Ok(RateOrOff(Some(parse_rate(text)?))) }
+}
+
+/// The command that a word was perhaps meant to be.
+pub fn command_like(word: &str) -> Option<String> {
+    let cli = super::Cli::command();
+    let names = cli.get_subcommands().map(|command| command.get_name().to_owned());
+    // A slip of the finger or two, of a word that is longer than that.
+    let distance = |name: &str| strsim::damerau_levenshtein(word, name);
+    let likely = |name: &String| distance(name) <= 2 && distance(name) < name.chars().count() - 1;
+    names.filter(likely).min_by_key(|name| distance(name))
 }
 
 /// A size for a buffer, from 1 byte to what the memory allows.

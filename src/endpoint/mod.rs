@@ -1,43 +1,56 @@
 //! Anything that bytes come from or go to, and how a proxy is fed from it and feeds it.
 
+mod address;
+mod awaited;
+mod file;
 mod open;
 mod sink;
 mod source;
+mod tcp;
+mod unix;
 
-pub use open::{stdin, stdout};
+pub use address::{Address, AddressError};
+pub use awaited::{Awaited, News};
+pub use open::{Opening, open_input, open_output, stdin, stdout};
 pub use sink::Sink;
 pub use source::Source;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::{fmt, io};
 
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use crate::os::{Kind, SharedFd};
+use tcp::Receipt;
 
 /// A descriptor that bytes come from or go to.
 ///
 /// It is ours to close. Its open file description may be shared with other processes: its flags
-/// are never changed.
+/// are then never changed.
 #[derive(Debug)]
 pub struct Endpoint {
     fd: SharedFd,
     label: String,
-    /// Its place in the file is that of other processes too.
-    shares_offset: bool,
+    /// Other processes may use its open file description: its flags and its place in a file.
+    is_shared: bool,
+    /// Of a TCP connection of our own.
+    receipt: Option<Receipt>,
 }
 
 impl Endpoint {
-    /// An endpoint with a label for messages, such as `stdin`. `shares_offset` says that other
-    /// processes may use the same open file description.
+    /// An endpoint with a label for messages, such as `stdin`. `is_shared` says that other processes
+    /// may use the same open file description.
     ///
     /// # Errors
     /// When `fd` cannot be examined, or cuts messages that do not fit a read.
-    pub fn new(fd: OwnedFd, label: impl Into<String>, shares_offset: bool) -> Result<Self, EndpointError> {
+    pub fn new(fd: OwnedFd, label: impl Into<String>, is_shared: bool) -> Result<Self, EndpointError> {
         let label = label.into();
         let fd = SharedFd::new(fd).map_err(|error| EndpointError::new(&label, error))?;
-        Ok(Endpoint { fd, label, shares_offset })
+        let own_socket = fd.kind() == Kind::Socket && !is_shared;
+        let receipt = if own_socket { Receipt::new(&fd) } else { None };
+        Ok(Endpoint { fd, label, is_shared, receipt })
     }
 
     /// What messages call it.
@@ -104,6 +117,45 @@ impl Endpoint {
         (size > 0).then(|| size.saturating_sub(at))
     }
 
+    /// Whether other processes may use the same open file description.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// A connection that nobody but this process uses.
+    fn is_own_socket(&self) -> bool {
+        self.kind() == Kind::Socket && !self.is_shared
+    }
+
+    /// The file behind it, to tell it from others; none if it is no regular file.
+    pub fn file(&self) -> Option<FileId> {
+        let stat = rustix::fs::fstat(self).ok()?;
+        (self.kind() == Kind::File).then_some(FileId(stat.st_dev, stat.st_ino))
+    }
+
+    /// Empties a file of our own. Everything else stays as it is.
+    ///
+    /// # Errors
+    /// Those of `ftruncate`.
+    pub fn empty(&self) -> Result<(), EndpointError> {
+        if self.kind() != Kind::File || self.is_shared {
+            return Ok(());
+        }
+        rustix::fs::ftruncate(self, 0).map_err(|error| EndpointError::new(&self.label, error))
+    }
+
+    /// Has the system keep what was written to a file or disk even if the machine loses power.
+    ///
+    /// # Errors
+    /// When the system cannot.
+    pub fn sync(&self) -> Result<(), EndpointError> {
+        match rustix::fs::fsync(self) {
+            // Pipes, sockets and most devices keep nothing.
+            Ok(()) | Err(Errno::INVAL | Errno::ROFS) => Ok(()),
+            Err(error) => Err(EndpointError::new(&self.label, error)),
+        }
+    }
+
     /// Closes it.
     ///
     /// # Errors
@@ -123,8 +175,9 @@ impl Endpoint {
         match self.kind() {
             Kind::Pipe => true,
             // Where the place in it cannot be claimed, see `Source::claim`.
-            Kind::Disk => !self.shares_offset && self.is_always_ready(),
+            Kind::Disk => !self.is_shared && self.is_always_ready(),
             // A splice from a blocking TCP socket waits, whatever its flags say.
+            Kind::Socket => self.is_own_socket() && self.fd.flags().contains(OFlags::NONBLOCK),
             _ => self.is_always_ready(),
         }
     }
@@ -134,8 +187,9 @@ impl Endpoint {
         match self.kind() {
             Kind::Pipe => true,
             // A splice moves the place in the file without the lock that read and write take.
-            Kind::File | Kind::Disk => self.is_always_ready() && !self.appends() && !self.shares_offset,
+            Kind::File | Kind::Disk => self.is_always_ready() && !self.appends() && !self.is_shared,
             // A splice to a blocking socket waits for room for all of it.
+            Kind::Socket => self.is_own_socket() && self.fd.flags().contains(OFlags::NONBLOCK),
             _ => self.is_always_ready(),
         }
     }
@@ -147,27 +201,81 @@ impl AsFd for Endpoint {
     }
 }
 
+/// How bytes may go in one step from one endpoint to another without a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Straight {
+    /// They have to go by way of the buffer.
+    No,
+    /// One of the two is a pipe.
+    Splice,
+    /// From a file of our own to something that is no pipe.
+    SendFile,
+}
+
 /// How bytes may go between two endpoints without a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Splicing {
     /// By way of a pipe of our own.
     pub by_pipe: bool,
-    /// In one step: one of the two must be a pipe.
-    pub straight: bool,
+    /// In one step.
+    pub straight: Straight,
 }
 
 impl Splicing {
+    /// Every byte is copied.
+    pub const NONE: Splicing = Splicing { by_pipe: false, straight: Straight::No };
+
     /// How bytes may go from `input` to `output`. To be asked once it is known which of them are
     /// always ready.
     pub fn between(input: &Endpoint, output: &Endpoint) -> Self {
-        let by_pipe = input.splices_from() && output.splices_to();
-        Splicing { by_pipe, straight: by_pipe && [input, output].iter().any(|end| end.kind() == Kind::Pipe) }
+        if !input.splices_from() || !output.splices_to() {
+            return Splicing::NONE;
+        }
+        let straight = match [input, output].iter().any(|end| end.kind() == Kind::Pipe) {
+            true => Straight::Splice,
+            false if input.kind() == Kind::File && !input.is_shared => Straight::SendFile,
+            false => Straight::No,
+        };
+        Splicing { by_pipe: true, straight }
     }
 }
 
-/// Whether `output` is the very file that `input` reads, and writing would feed the reading, as
-/// `cat` puts it: "input file is output file".
-pub fn feeds_itself(input: &Endpoint, output: &Endpoint) -> bool {
+/// Which file this is, among all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId(u64, u64);
+
+impl FileId {
+    /// The regular file at `path`; none if there is none.
+    pub fn at(path: &Path) -> Option<Self> {
+        let stat = rustix::fs::stat(path).ok()?;
+        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        regular.then_some(FileId(stat.st_dev, stat.st_ino))
+    }
+}
+
+/// How many bytes there are to be read at `address`, as far as that is known before it is opened.
+pub fn size_of(address: &Address) -> Option<u64> {
+    match address {
+        Address::Standard => stdin().ok()?.left_to_read(),
+        // A pipe or terminal is not opened, only to be asked for its size.
+        Address::File(path) if !file::may_wait(path) => {
+            Endpoint::new(file::open_to_read(path).ok()?, "", false).ok()?.left_to_read()
+        }
+        _ => None,
+    }
+}
+
+/// Refuses an `output` that is the very file that `input` reads, where writing would feed the
+/// reading, as `cat` puts it: "input file is output file".
+///
+/// # Errors
+/// In words, with the name of the input.
+pub fn check_feeding(input: &Endpoint, output: &Endpoint) -> Result<(), EndpointError> {
+    let why = "input and output are the same file; this would never end";
+    if feeds_itself(input, output) { Err(EndpointError::new(&input.label, io::Error::other(why))) } else { Ok(()) }
+}
+
+fn feeds_itself(input: &Endpoint, output: &Endpoint) -> bool {
     let same = || {
         let (one, other) = (rustix::fs::fstat(input).ok()?, rustix::fs::fstat(output).ok()?);
         let reads_at = rustix::fs::tell(input).ok()?;

@@ -1,6 +1,9 @@
 //! An endpoint as the proxy's consumer.
 
+use std::io;
+
 use rustix::io::Errno;
+use rustix::net::Shutdown;
 
 use super::{Endpoint, EndpointError, errno};
 use crate::buffer::{Fifo, Front, Splice};
@@ -13,13 +16,15 @@ pub struct Sink {
     endpoint: Endpoint,
     ready: bool,
     delivered: u64,
+    /// An error that the system reports only once, and that was met on another way.
+    kept: Option<Errno>,
     finished: bool,
 }
 
 impl Sink {
     /// A consumer that is ready until it says otherwise.
     pub fn new(endpoint: Endpoint) -> Self {
-        Sink { endpoint, ready: true, delivered: 0, finished: false }
+        Sink { endpoint, ready: true, delivered: 0, kept: None, finished: false }
     }
 
     /// The endpoint has become writable.
@@ -37,6 +42,28 @@ impl Sink {
         self.endpoint
     }
 
+    /// Bytes that were written, and that the peer of a connection of our own has not acknowledged.
+    pub fn unacknowledged(&self) -> u64 {
+        self.endpoint.receipt.as_ref().map_or(0, |receipt| receipt.missing(&self.endpoint, self.delivered))
+    }
+
+    /// Whether the endpoint, which has reported an error or a hang-up, takes no more bytes and
+    /// acknowledges none. A peer that has ended its own side may go on reading.
+    pub fn has_gone(&self) -> bool {
+        let receipt = self.endpoint.receipt.as_ref();
+        receipt.is_none_or(|receipt| receipt.is_closed(&self.endpoint)) && !self.is_finished()
+    }
+
+    /// Everything is written, and the peer of a connection has yet to acknowledge it.
+    pub fn is_settling(&self) -> bool {
+        self.finished && self.unacknowledged() > 0
+    }
+
+    /// Takes note of an error of the endpoint: the next write fails with it.
+    pub fn keep_error(&mut self, error: Errno) {
+        self.kept = Some(error);
+    }
+
     /// Counts bytes that reached the endpoint another way.
     pub fn count(&mut self, moved: usize) {
         self.delivered += moved as u64;
@@ -45,14 +72,24 @@ impl Sink {
     /// Why the endpoint, which has reported an error or a hang-up, takes no more bytes: the
     /// error that a write would get.
     pub fn departure(&self) -> EndpointError {
-        let error = match self.endpoint.kind() {
-            Kind::Terminal => Errno::IO,
-            Kind::Socket => match rustix::net::sockopt::socket_error(&self.endpoint) {
+        let error = match (self.kept, self.endpoint.kind()) {
+            (Some(error), _) => error,
+            (None, Kind::Terminal) => Errno::IO,
+            (None, Kind::Socket) => match rustix::net::sockopt::socket_error(&self.endpoint) {
                 Ok(Err(error)) | Err(error) => error,
                 Ok(Ok(())) => Errno::PIPE,
             },
             _ => Errno::PIPE,
         };
+        self.failure(error)
+    }
+
+    /// An error of the endpoint, in words.
+    fn failure(&self, error: Errno) -> EndpointError {
+        // The end by SIGPIPE is for pipelines. A connection that breaks is an error.
+        if error == Errno::PIPE && self.endpoint.is_own_socket() {
+            return EndpointError::new(self.endpoint.label(), io::Error::other("the peer has closed the connection"));
+        }
         EndpointError::new(self.endpoint.label(), error)
     }
 
@@ -84,6 +121,9 @@ impl Consumer<Fifo> for Sink {
     fn unregister_producer(&mut self) {}
 
     fn write(&mut self, buffer: &mut Fifo, limit: usize) -> Result<usize, EndpointError> {
+        if let Some(error) = self.kept.take() {
+            return Err(self.failure(error));
+        }
         let mut taken = 0;
         while taken < limit {
             match self.write_front(buffer, limit - taken) {
@@ -97,7 +137,7 @@ impl Consumer<Fifo> for Sink {
                     self.ready = false;
                     break;
                 }
-                Err(error) if taken == 0 => return Err(EndpointError::new(self.endpoint.label(), error)),
+                Err(error) if taken == 0 => return Err(self.failure(error)),
                 // What was taken counts first; the next write will fail again.
                 Err(_) => break,
             }
@@ -105,7 +145,12 @@ impl Consumer<Fifo> for Sink {
         Ok(taken)
     }
 
+    /// Passes the end on to the peer of a connection of our own, which may go on sending.
     fn finish(&mut self) {
+        if !self.finished && self.endpoint.is_own_socket() {
+            // A connection that is broken says so when its bytes are not acknowledged.
+            let _ = rustix::net::shutdown(&self.endpoint, Shutdown::Write);
+        }
         self.finished = true;
     }
 }
@@ -115,7 +160,7 @@ impl Downstream<Fifo> for Sink {
         self.ready
     }
     fn is_finished(&self) -> bool {
-        self.finished
+        self.finished && self.unacknowledged() == 0
     }
     fn delivered(&self) -> u64 {
         self.delivered

@@ -6,21 +6,31 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 
-use super::{Endpoint, EndpointError, Sink, Splicing, errno};
+use super::{Endpoint, EndpointError, Sink, Splicing, Straight, errno};
 use crate::buffer::{Fifo, Splice};
 use crate::flow::{Fill, Producer, Upstream};
-use crate::os::Kind;
+use crate::os::{Kind, is_refusal};
 
-/// The producer: reads its endpoint into the buffer when it is ready and wanted.
+/// The producer: reads its endpoint into the buffer when it is ready and wanted. Several endpoints
+/// may follow each other.
 #[derive(Debug)]
 pub struct Source {
-    endpoint: Endpoint,
+    /// None while it is waited for the next.
+    endpoint: Option<Endpoint>,
     /// A push producer goes on until it is paused; a pull producer is asked each time.
     streaming: bool,
     wanted: bool,
     ready: bool,
+    /// Another endpoint follows this one.
+    another: bool,
+    /// Why this endpoint ended, once it has and another follows.
+    ended: Option<Result<(), EndpointError>>,
     /// How bytes may go to the consumer without a copy.
     splicing: Splicing,
+    /// The buffer has yet to be told of it.
+    splicing_is_new: bool,
+    /// An error that a straight pass met, and that the system reports only once.
+    kept: Option<Errno>,
     /// Bytes that may still be read.
     left: u64,
     /// The part of a file that was claimed and is yet to be read.
@@ -28,22 +38,53 @@ pub struct Source {
 }
 
 impl Source {
-    /// A producer that pushes (`streaming`), or one that is asked for each piece. It ends by
-    /// itself after `stop_after` bytes.
-    pub fn new(endpoint: Endpoint, streaming: bool, splicing: Splicing, stop_after: Option<u64>) -> Self {
-        let left = stop_after.unwrap_or(u64::MAX);
+    /// A producer that pushes (`streaming`), or one that is asked for each piece. It has nothing to
+    /// read yet. It ends by itself after `stop_after` bytes.
+    pub fn new(streaming: bool, stop_after: Option<u64>) -> Self {
+        Source {
+            endpoint: None,
+            streaming,
+            wanted: streaming,
+            ready: false,
+            another: true,
+            ended: None,
+            splicing: Splicing::NONE,
+            splicing_is_new: false,
+            kept: None,
+            left: stop_after.unwrap_or(u64::MAX),
+            claimed: 0..0,
+        }
+    }
+
+    /// Reads `endpoint` from now on. `another` says that its end is not the end of all.
+    pub fn take_up(&mut self, endpoint: Endpoint, splicing: Splicing, another: bool) {
+        self.give_back();
+        self.endpoint = Some(endpoint);
+        (self.splicing, self.splicing_is_new) = (splicing, true);
         // Ready until it says otherwise.
-        Source { endpoint, streaming, wanted: streaming, ready: true, splicing, left, claimed: 0..0 }
+        (self.ready, self.another, self.ended) = (true, another, None);
+    }
+
+    /// How the endpoint ended, if it has and another is to follow. The answer is given once.
+    pub fn take_end(&mut self) -> Option<Result<(), EndpointError>> {
+        self.ended.take()
     }
 
     /// The endpoint has become ready.
     pub fn set_ready(&mut self) {
-        self.ready = true;
+        self.ready = self.endpoint.is_some();
     }
 
-    /// What it reads.
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+    /// What it reads; nothing while it is waited for.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        self.endpoint.as_ref()
+    }
+
+    /// Passes over to the next endpoint.
+    fn end(&mut self, how: Result<(), EndpointError>) -> Fill {
+        self.give_back();
+        (self.ready, self.ended) = (false, Some(how));
+        Fill::Moved(0)
     }
 
     /// `bytes`, or what may still be read of them.
@@ -57,92 +98,110 @@ impl Source {
         self.wanted &= self.streaming || moved == 0;
     }
 
-    /// Claims at most `limit` bytes of a file whose place other processes share: from then on they
-    /// are ours to read, and the others go on behind them. `lseek` takes the lock that a read
-    /// takes; a splice that moves the place itself does not, and bytes would be lost or doubled.
-    ///
-    /// No part is claimed beyond the end of the file: what is appended later is for whoever reads
-    /// next.
-    fn claim(&mut self, limit: usize) -> Result<Option<(u64, usize)>, Errno> {
-        if self.claimed.is_empty() {
-            let size = rustix::fs::fstat(&self.endpoint)?.st_size as u64;
-            let at = rustix::fs::tell(&self.endpoint)?;
-            let wanted = size.saturating_sub(at).min(limit as u64);
-            if wanted == 0 {
-                return Ok(None);
-            }
-            let end = rustix::fs::seek(&self.endpoint, SeekFrom::Current(wanted as i64))?;
-            self.claimed = end - wanted..end;
-        }
-        let length = (self.claimed.end - self.claimed.start).min(limit as u64);
-        Ok(Some((self.claimed.start, length as usize)))
-    }
-
     /// Gives back what was claimed and not read, unless another process went on behind it.
     fn give_back(&mut self) {
         let unread = (self.claimed.end - self.claimed.start) as i64;
-        if unread > 0 && rustix::fs::tell(&self.endpoint) == Ok(self.claimed.end) {
-            let _ = rustix::fs::seek(&self.endpoint, SeekFrom::Current(-unread));
+        if let Some(endpoint) = &self.endpoint
+            && unread > 0
+            && rustix::fs::tell(endpoint) == Ok(self.claimed.end)
+        {
+            let _ = rustix::fs::seek(endpoint, SeekFrom::Current(-unread));
         }
         self.claimed = 0..0;
     }
 
-    /// Puts bytes into the buffer by reference. Nothing where they must be read instead.
-    fn splice(&mut self, buffer: &mut Fifo, room: usize) -> Result<Option<Fill>, Errno> {
-        if !self.splicing.by_pipe {
+    /// By reference while the buffer's pipe has slots and the endpoint splices, else into memory.
+    fn take_in(&mut self, buffer: &mut Fifo, room: usize) -> Result<Fill, Errno> {
+        let Source { endpoint: Some(endpoint), splicing, claimed, .. } = self else { return Ok(Fill::Moved(0)) };
+        match splice(endpoint, splicing, claimed, buffer, room)? {
+            Some(fill) => Ok(fill),
+            None => read(endpoint, claimed, buffer, room),
+        }
+    }
+}
+
+/// A file whose place other processes share.
+fn shares_place(endpoint: &Endpoint) -> bool {
+    endpoint.kind() == Kind::File && endpoint.is_shared()
+}
+
+/// Claims at most `limit` bytes of a file whose place other processes share: from then on they
+/// are ours to read, and the others go on behind them. `lseek` takes the lock that a read
+/// takes; a splice that moves the place itself does not, and bytes would be lost or doubled.
+///
+/// No part is claimed beyond the end of the file: what is appended later is for whoever reads
+/// next.
+fn claim(endpoint: &Endpoint, claimed: &mut Range<u64>, limit: usize) -> Result<Option<(u64, usize)>, Errno> {
+    if claimed.is_empty() {
+        let size = rustix::fs::fstat(endpoint)?.st_size as u64;
+        let at = rustix::fs::tell(endpoint)?;
+        let wanted = size.saturating_sub(at).min(limit as u64);
+        if wanted == 0 {
             return Ok(None);
         }
-        let spliced = if self.endpoint.kind() == Kind::File {
-            let Some((mut at, length)) = self.claim(room)? else { return Ok(None) };
-            let spliced = buffer.splice_from(&self.endpoint, Some(&mut at), length)?;
-            self.went_on(spliced);
-            spliced
-        } else {
-            buffer.splice_from(&self.endpoint, None, room)?
-        };
-        match spliced {
-            None => Ok(None),
-            Some(Splice::Moved(moved)) => Ok(Some(Fill::Moved(moved))),
-            // A file that was cut: a read will tell.
-            Some(Splice::End) if self.endpoint.kind() == Kind::File => Ok(None),
-            Some(Splice::End) => Ok(Some(Fill::End)),
-            Some(Splice::NotReady) if self.streaming => Err(Errno::AGAIN),
-            Some(Splice::NotReady) => Ok(None),
-            Some(Splice::Refused) => {
-                self.splicing = Splicing { by_pipe: false, straight: false };
-                buffer.refuse_to_splice_in();
-                Ok(None)
-            }
-        }
+        let end = rustix::fs::seek(endpoint, SeekFrom::Current(wanted as i64))?;
+        *claimed = end - wanted..end;
     }
+    let length = (claimed.end - claimed.start).min(limit as u64);
+    Ok(Some((claimed.start, length as usize)))
+}
 
-    /// A splice from the claimed part came to this.
-    fn went_on(&mut self, spliced: Option<Splice>) {
+/// Puts bytes into the buffer by reference. Nothing where they must be read instead.
+fn splice(
+    endpoint: &Endpoint,
+    splicing: &mut Splicing,
+    claimed: &mut Range<u64>,
+    buffer: &mut Fifo,
+    room: usize,
+) -> Result<Option<Fill>, Errno> {
+    if !splicing.by_pipe {
+        return Ok(None);
+    }
+    let spliced = if shares_place(endpoint) {
+        let Some((mut at, length)) = claim(endpoint, claimed, room)? else { return Ok(None) };
+        let spliced = buffer.splice_from(endpoint, Some(&mut at), length)?;
         match spliced {
-            Some(Splice::Moved(moved)) => self.claimed.start += moved as u64,
-            Some(Splice::End) => self.claimed = 0..0,
+            Some(Splice::Moved(moved)) => claimed.start += moved as u64,
+            Some(Splice::End) => *claimed = 0..0,
             _ => {}
         }
+        spliced
+    } else {
+        buffer.splice_from(endpoint, None, room)?
+    };
+    match spliced {
+        None => Ok(None),
+        Some(Splice::Moved(moved)) => Ok(Some(Fill::Moved(moved))),
+        // A file that was cut, or one of the system's that has no size: a read will tell.
+        Some(Splice::End) if endpoint.kind() == Kind::File => Ok(None),
+        Some(Splice::End) => Ok(Some(Fill::End)),
+        Some(Splice::NotReady) if !endpoint.is_always_ready() => Err(Errno::AGAIN),
+        Some(Splice::NotReady) => Ok(None),
+        Some(Splice::Refused) => {
+            *splicing = Splicing::NONE;
+            buffer.refuse_to_splice_in();
+            Ok(None)
+        }
     }
+}
 
-    fn read(&mut self, buffer: &mut Fifo, room: usize) -> Result<Fill, Errno> {
-        let memory = buffer.memory();
-        let space = memory.writable().map_err(errno)?;
-        let limit = room.min(space.len());
-        let read = if self.claimed.is_empty() {
-            self.endpoint.read(&mut space[..limit])?
-        } else {
-            let limit = limit.min((self.claimed.end - self.claimed.start) as usize);
-            let read = rustix::io::pread(&self.endpoint, &mut space[..limit], self.claimed.start)?;
-            self.claimed = if read == 0 { 0..0 } else { self.claimed.start + read as u64..self.claimed.end };
-            read
-        };
-        match read {
-            0 => Ok(Fill::End),
-            read => {
-                memory.commit(read);
-                Ok(Fill::Moved(read))
-            }
+fn read(endpoint: &mut Endpoint, claimed: &mut Range<u64>, buffer: &mut Fifo, room: usize) -> Result<Fill, Errno> {
+    let memory = buffer.memory();
+    let space = memory.writable().map_err(errno)?;
+    let limit = room.min(space.len());
+    let read = if claimed.is_empty() {
+        endpoint.read(&mut space[..limit])?
+    } else {
+        let limit = limit.min((claimed.end - claimed.start) as usize);
+        let read = rustix::io::pread(&*endpoint, &mut space[..limit], claimed.start)?;
+        *claimed = if read == 0 { 0..0 } else { claimed.start + read as u64..claimed.end };
+        read
+    };
+    match read {
+        0 => Ok(Fill::End),
+        read => {
+            memory.commit(read);
+            Ok(Fill::Moved(read))
         }
     }
 }
@@ -170,48 +229,63 @@ impl Upstream<Sink, Fifo> for Source {
         self.ready
     }
 
-    /// By reference while the buffer's pipe has slots and the endpoint splices, else into memory.
     fn fill(&mut self, buffer: &mut Fifo, room: usize) -> Result<Fill, EndpointError> {
         let room = self.within_limit(room);
         if room == 0 {
             return Ok(Fill::End);
         }
-        let fill = self.splice(buffer, room).and_then(|done| done.map_or_else(|| self.read(buffer, room), Ok));
-        match fill {
+        if std::mem::take(&mut self.splicing_is_new) {
+            buffer.splice_in(self.splicing.by_pipe);
+        }
+        let taken = self.kept.take().map_or_else(|| self.take_in(buffer, room), Err);
+        match (taken, &self.endpoint) {
             // Of an endpoint that cannot be waited for, this would be an error like any other.
-            Err(Errno::AGAIN) if self.streaming => {
+            (Err(Errno::AGAIN), Some(endpoint)) if !endpoint.is_always_ready() => {
                 self.ready = false;
                 Ok(Fill::Moved(0))
             }
-            Err(Errno::INTR) => Ok(Fill::Moved(0)),
-            Ok(fill) => {
+            (Err(Errno::INTR), _) => Ok(Fill::Moved(0)),
+            (Ok(Fill::End), _) if self.another => Ok(self.end(Ok(()))),
+            (Ok(fill), _) => {
                 if let Fill::Moved(moved) = fill {
                     self.count(moved);
                 }
                 Ok(fill)
             }
-            Err(error) => Err(EndpointError::new(self.endpoint.label(), error)),
+            (Err(error), endpoint) => {
+                let label = endpoint.as_ref().map_or("", Endpoint::label);
+                let error = EndpointError::new(label, error);
+                if self.another { Ok(self.end(Err(error))) } else { Err(error) }
+            }
         }
     }
 
     fn pass(&mut self, sink: &mut Sink, limit: usize) -> usize {
-        if !self.splicing.straight {
+        let Some(endpoint) = self.endpoint.as_ref().filter(|_| self.splicing.straight != Straight::No) else {
             return 0;
-        }
-        let limit = self.within_limit(limit);
-        let file = self.endpoint.kind() == Kind::File;
-        let claim = if file { self.claim(limit).unwrap_or(None) } else { None };
-        let (at, limit) = match claim {
-            Some((at, length)) => (Some(at), length),
-            None if file => return 0,
-            None => (None, limit),
         };
-        let (from, to) = (&self.endpoint, sink.endpoint());
-        let moved =
-            rustix::pipe::splice(from, at.clone().as_mut(), to, None, limit, SpliceFlags::NONBLOCK).unwrap_or(0);
-        if file {
-            self.claimed.start += moved as u64;
+        let limit = self.within_limit(limit);
+        let to = sink.endpoint();
+        let moved = match self.splicing.straight {
+            Straight::SendFile => rustix::fs::sendfile(to, endpoint, None, limit),
+            _ if shares_place(endpoint) => {
+                let claim = claim(endpoint, &mut self.claimed, limit);
+                let Some((mut at, length)) = claim.unwrap_or(None) else { return 0 };
+                let moved = rustix::pipe::splice(endpoint, Some(&mut at), to, None, length, SpliceFlags::NONBLOCK);
+                self.claimed.start += moved.unwrap_or(0) as u64;
+                moved
+            }
+            _ => rustix::pipe::splice(endpoint, None, to, None, limit, SpliceFlags::NONBLOCK),
+        };
+        if let Err(error) = moved {
+            // A socket says once that it was reset: to whom it belongs hears of it next.
+            match () {
+                () if matches!(error, Errno::AGAIN | Errno::INTR) || is_refusal(error) => {}
+                () if endpoint.kind() == Kind::Socket && error != Errno::PIPE => self.kept = Some(error),
+                () => sink.keep_error(error),
+            }
         }
+        let moved = moved.unwrap_or(0);
         sink.count(moved);
         self.count(moved);
         moved

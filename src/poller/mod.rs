@@ -122,7 +122,8 @@ impl Poller {
     /// Waits for `interest` from now on. Readiness that is there already is reported anew.
     pub fn set_interest(&mut self, key: Key, interest: Interest) {
         // Should the system have no room for it, bytes still move: they are tried again and again.
-        let lost = self.change(key, interest).is_err();
+        // A descriptor that is closed already needs no more waiting.
+        let lost = self.change(key, interest).is_err() && interest != Interest::Nothing;
         let entry = &mut self.table[key.0];
         (entry.interest, entry.lost) = (interest, lost);
     }

@@ -3,12 +3,23 @@
 use std::time::Duration;
 
 use crate::budget::GroupRequest;
+use crate::endpoint::Address;
 use crate::report::Reports;
 use crate::shaping::{Burst, Rate};
 
 /// Everything a run needs to know.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// What is read, one after the other; at least one.
+    pub inputs: Vec<Address>,
+    /// What is written; stdout if nothing.
+    pub output: Option<Address>,
+    /// Files are written at their end, and what is in them stays.
+    pub append: bool,
+    /// The system is asked to keep what was written to files before success is reported.
+    pub sync: bool,
+    /// How long a connection may take to be made.
+    pub connect_timeout: Duration,
     /// Bytes held at most, at least 1.
     pub buffer: usize,
     /// A paused producer is resumed once no more than this many bytes are held. Below
@@ -36,6 +47,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether stdout gets the bytes.
+    pub fn writes_to_stdout(&self) -> bool {
+        self.output.as_ref().is_none_or(|output| *output == Address::Standard)
+    }
+
     /// The name of the group, if there is one.
     pub fn group_name(&self) -> Option<String> {
         self.group.as_ref().map(|request| request.name.to_string())

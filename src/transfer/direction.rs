@@ -1,18 +1,21 @@
 //! A flow between two endpoints, in a poller.
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Zoned;
 
 use crate::budget::{GroupFile, Membership};
 use crate::buffer::{self, Fifo};
-use crate::endpoint::{Endpoint, EndpointError, Sink, Source, Splicing};
+use crate::endpoint::{self, Awaited, Endpoint, EndpointError, News, Opening, Sink, Source, Splicing};
 use crate::flow::{Flow, Needs, Watermarks};
 use crate::os::{RunDelay, clock};
 use crate::poller::{Interest, Key, Poller, Ready};
 use crate::shaping::{Pace, TokenBucket};
 
 use super::Config;
+use super::ends::Inputs;
 
 /// How many steps are taken before the poller is asked: signals must be heard even when both
 /// sides are always ready.
@@ -22,10 +25,36 @@ const STEPS_PER_TURN: u32 = 64;
 /// was stopped, and worth a word in the account.
 const NOTABLE_DELAY: Duration = Duration::from_millis(1);
 
+/// What the user is to be told of the ends of a direction.
+#[derive(Debug)]
+pub(super) enum Notice {
+    /// An input could not be read to its end. The others go on.
+    Failed(EndpointError),
+    /// Something that went as it should.
+    Says(String),
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Notice::Failed(error) => error.fmt(f),
+            Notice::Says(what) => f.write_str(what),
+        }
+    }
+}
+
 /// Bytes in one direction: a flow, what the poller knows of its ends, and how fast it may go.
 #[derive(Debug)]
 pub(super) struct Direction {
     flow: Flow<Source, Sink, Fifo, TokenBucket<Membership<GroupFile>>>,
+    /// Inputs that come after the one that is being read.
+    inputs: Inputs,
+    /// The next input, while it is being opened.
+    awaited: Option<Awaited>,
+    /// What the user is to be told.
+    notices: VecDeque<Notice>,
+    /// The size to which the pipes of the neighbours are grown.
+    pipe_size: Option<usize>,
     /// Of the two ends in the poller; none of an end that is always ready.
     input: Option<Key>,
     output: Option<Key>,
@@ -40,44 +69,144 @@ pub(super) struct Direction {
 }
 
 impl Direction {
-    /// A direction from `input` to `output` that draws on `group`.
+    /// A direction from `inputs`, one after the other, to `output`, that draws on `group`.
     pub(super) fn new(
         config: &Config,
-        mut input: Endpoint,
+        inputs: impl Into<Inputs>,
         mut output: Endpoint,
         group: Membership<GroupFile>,
         poller: &mut Poller,
     ) -> Self {
-        let keys = [(&mut input, Interest::Read), (&mut output, Interest::Departure)].map(|(end, interest)| {
-            let key = poller.add(&*end, interest);
-            if key.is_none() {
-                end.set_always_ready();
-            }
-            key
-        });
-        let splicing = Splicing::between(&input, &output);
+        let mut inputs = inputs.into();
+        let output_key = poller.add(&output, Interest::Departure);
+        if output_key.is_none() {
+            output.set_always_ready();
+        }
+        config.pipe_size.into_iter().for_each(|size| output.grow_pipe(size));
         let pace = Pace::new(config.rate.clone(), config.burst, config.catch_up, group.is_shared());
-        // A producer that cannot be waited for is asked for each piece.
-        let streaming = keys[0].is_some();
+        let mut first = inputs.next();
+        let mut first_key = None;
+        // A single input that cannot be waited for is asked for each piece.
+        let mut streaming = true;
+        if let Some(Ok(Opening::There(endpoint))) = &mut first
+            && inputs.is_empty()
+        {
+            first_key = add_input(endpoint, poller);
+            streaming = first_key.is_some();
+        }
         let flow = Flow::new(
-            Source::new(input, streaming, splicing, config.stop_after),
+            Source::new(streaming, config.stop_after),
             streaming,
             Sink::new(output),
-            Fifo::new(config.buffer, splicing.by_pipe),
+            Fifo::new(config.buffer, true),
             Watermarks::new(config.buffer, config.low_water),
             TokenBucket::empty(None).below(group),
         );
-        let [input, output] = keys;
-        Direction {
+        let mut direction = Direction {
             flow,
-            input,
-            output,
+            inputs,
+            awaited: None,
+            notices: VecDeque::new(),
+            pipe_size: config.pipe_size,
+            input: first_key,
+            output: output_key,
             pace,
             rate: None,
             low_share: config.low_share,
             run_delay: RunDelay::default(),
             excuses: Duration::ZERO,
+        };
+        direction.go_on_with(first, poller);
+        direction
+    }
+
+    /// Goes on with the next input that there is, or ends the input.
+    fn go_on_with(&mut self, mut next: Option<Result<Opening, EndpointError>>, poller: &mut Poller) {
+        while let Some(opening) = next {
+            match opening.and_then(|opening| self.take_up(opening, poller)) {
+                Ok(()) => return,
+                Err(error) => self.notices.push_back(Notice::Failed(error)),
+            }
+            next = self.inputs.next();
         }
+        self.end_input(poller);
+    }
+
+    /// Reads this input from now on, or waits for it first.
+    fn take_up(&mut self, opening: Opening, poller: &mut Poller) -> Result<(), EndpointError> {
+        let mut endpoint = match opening {
+            Opening::There(endpoint) => endpoint,
+            Opening::Awaited(awaited) => {
+                self.input = poller.add(&awaited, Interest::Read);
+                self.awaited = Some(awaited);
+                return Ok(());
+            }
+        };
+        let Some(sink) = self.flow.proxy().consumer() else { return Ok(()) };
+        endpoint::check_feeding(&endpoint, sink.endpoint())?;
+        if self.input.is_none() {
+            self.input = add_input(&mut endpoint, poller);
+        }
+        self.pipe_size.into_iter().for_each(|size| endpoint.grow_pipe(size));
+        let splicing = Splicing::between(&endpoint, sink.endpoint());
+        let another = !self.inputs.is_empty();
+        if let Some(source) = self.flow.proxy_mut().producer_mut() {
+            source.take_up(endpoint, splicing, another);
+        }
+        Ok(())
+    }
+
+    /// Passes over to the next input if this one has ended, or if the next one is there at last.
+    fn look_at_input(&mut self, poller: &mut Poller) {
+        while let Some(news) = self.awaited.as_mut().and_then(Awaited::news) {
+            match news {
+                News::Says(what) => self.notices.push_back(Notice::Says(what)),
+                News::Done(result) => {
+                    self.forget_input(poller);
+                    self.go_on_with(Some(result.map(Opening::There)), poller);
+                }
+            }
+        }
+        if let Some(end) = self.flow.proxy_mut().producer_mut().and_then(Source::take_end) {
+            self.notices.extend(end.err().map(Notice::Failed));
+            self.forget_input(poller);
+            let next = self.inputs.next();
+            self.go_on_with(next, poller);
+        }
+    }
+
+    /// Waits no more for the input: before it is closed, since its number may then be another's.
+    fn forget_input(&mut self, poller: &mut Poller) {
+        self.awaited = None;
+        if let Some(key) = self.input.take() {
+            poller.set_interest(key, Interest::Nothing);
+        }
+    }
+
+    /// Takes in nothing more.
+    fn end_input(&mut self, poller: &mut Poller) {
+        self.forget_input(poller);
+        self.flow.finish();
+    }
+
+    /// The next thing that the user is to be told.
+    pub(super) fn take_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    /// How many bytes of the input that is being read are left, if that is known.
+    pub(super) fn left_to_read(&self) -> Option<u64> {
+        self.flow.proxy().producer()?.endpoint()?.left_to_read()
+    }
+
+    /// Bytes that were read, and have not arrived.
+    pub(super) fn undelivered(&self) -> u64 {
+        self.flow.proxy().buffered() as u64 + self.unacknowledged()
+    }
+
+    /// Bytes that were written, and that the peer of a connection has not acknowledged.
+    pub(super) fn unacknowledged(&self) -> u64 {
+        self.flow.proxy().consumer().map_or(0, Sink::unacknowledged)
     }
 
     /// The flow itself.
@@ -136,6 +265,7 @@ impl Direction {
         mut late: impl FnMut(Duration, Duration),
     ) -> Result<bool, EndpointError> {
         for _ in 0..STEPS_PER_TURN {
+            self.look_at_input(poller);
             let now = clock::now();
             if self.flow.delay(now).max(self.flow.kept_waiting(now)) >= NOTABLE_DELAY {
                 if poller.signals().was_continued() {
@@ -173,12 +303,13 @@ impl Direction {
     /// Has the poller wait for all that the flow needs from `now` on.
     pub(super) fn rest(&mut self, poller: &mut Poller, now: Duration) -> Needs {
         let needs = self.flow.needs(now);
-        if let Some(key) = self.input {
+        if let Some(key) = self.input.filter(|_| self.awaited.is_none()) {
             poller.set_interest(key, if needs.input { Interest::Read } else { Interest::Nothing });
         }
         if let Some(key) = self.output {
             // Without interest in writing, the news that the consumer has left still comes.
-            poller.set_interest(key, if needs.output { Interest::Write } else { Interest::Departure });
+            let settles = self.flow.proxy().consumer().is_some_and(Sink::is_settling);
+            poller.set_interest(key, if needs.output || settles { Interest::Write } else { Interest::Departure });
         }
         needs
     }
@@ -200,7 +331,7 @@ impl Direction {
         if self.output == Some(ready.key)
             && let Some(sink) = proxy.consumer_mut()
         {
-            if ready.gone {
+            if ready.gone && sink.has_gone() {
                 return Err(sink.departure());
             }
             if ready.writable {
@@ -213,21 +344,19 @@ impl Direction {
     /// Ends the input. Bytes that are held go out, also where they were to wait.
     pub(super) fn finish(&mut self, poller: &mut Poller) {
         self.pace.paused = false;
-        self.flow.finish();
+        self.end_input(poller);
         self.apply_pace(poller);
     }
 
-    /// Closes the output, if it is still there.
+    /// Closes the output, if it is still there, once the system has kept what was written to it if
+    /// it is to `sync`.
     ///
     /// # Errors
     /// When the system could not keep what was written to it.
-    pub(super) fn close(&mut self) -> Result<(), EndpointError> {
-        self.flow.take_consumer().map_or(Ok(()), |sink| sink.into_endpoint().close())
-    }
-
-    /// The consumer takes no more bytes.
-    pub(super) fn stop(&mut self) {
-        self.flow.proxy_mut().stop_producing();
+    pub(super) fn close(&mut self, sync: bool) -> Result<(), EndpointError> {
+        let Some(output) = self.flow.take_consumer().map(Sink::into_endpoint) else { return Ok(()) };
+        let synced = if sync { output.sync() } else { Ok(()) };
+        synced.and(output.close())
     }
 
     /// Holds at most `size` bytes from now on, with the same share of them for the low watermark.
@@ -241,4 +370,13 @@ impl Direction {
         self.flow.proxy_mut().set_watermarks(watermarks, |fifo| fifo.set_capacity(high));
         Ok(high)
     }
+}
+
+/// Has the poller wait for an input. Nothing, if it is always ready.
+fn add_input(endpoint: &mut Endpoint, poller: &mut Poller) -> Option<Key> {
+    let key = poller.add(&*endpoint, Interest::Read);
+    if key.is_none() {
+        endpoint.set_always_ready();
+    }
+    key
 }

@@ -3,6 +3,7 @@
 mod config;
 mod direction;
 mod ending;
+mod ends;
 mod outcome;
 mod setup;
 mod steering;
@@ -22,19 +23,22 @@ use crate::poller::{Deadline, Key, Poller};
 use crate::report::Reporter;
 use crate::stats::{Cause, Ending};
 use crate::units::show_bytes;
-use direction::Direction;
+use direction::{Direction, Notice};
 use ending::{Interrupts, Reaction};
+use outcome::NotStarted;
 use steering::Steering;
 
 /// How long the held bytes may go out after an interrupt before the user is told of it.
 const DRAINS_IN_SILENCE: Duration = Duration::from_millis(500);
 
-/// Moves stdin to stdout as `config` says, until one of the two ends or a signal does.
+/// Moves bytes as `config` says, until one side ends or a signal does.
 pub fn run(config: &Config) -> Outcome {
-    match Transfer::new(config) {
-        Ok(transfer) => transfer.run(),
-        Err(error) => Outcome { end: Err(error), undelivered: 0 },
-    }
+    let end = match Transfer::new(config) {
+        Ok(transfer) => return transfer.run(config),
+        Err(NotStarted::Failed(error)) => Err(error),
+        Err(NotStarted::Interrupted(signal)) => Ok(End::Interrupted(signal)),
+    };
+    Outcome { end, undelivered: 0, arrived: None }
 }
 
 /// A run of the program.
@@ -47,6 +51,8 @@ struct Transfer {
     interrupts: Interrupts,
     /// A control client ended the input.
     stopped: bool,
+    /// An input could not be read to its end.
+    incomplete: bool,
     /// The user has been told that held bytes still go out.
     told_to_drain: bool,
     /// The user has been told that the group cannot be used.
@@ -56,20 +62,23 @@ struct Transfer {
 }
 
 impl Transfer {
-    fn run(mut self) -> Outcome {
+    fn run(mut self, config: &Config) -> Outcome {
         let end = self.turn_until_the_end();
         let now = clock::now();
         self.observe(now);
-        let undelivered = self.direction.flow().proxy().buffered();
+        let undelivered = self.direction.undelivered();
+        let arrived =
+            config.output.is_some().then(|| self.direction.flow().delivered() - self.direction.unacknowledged());
         // Some file systems report a full disk only now.
-        let closed = self.direction.close();
+        let closed = self.direction.close(config.sync && end.is_ok());
         let end = match end {
-            Ok(End::Delivered) => closed.map(|()| End::Delivered).map_err(Error::from),
+            Ok(end @ (End::Delivered | End::Incomplete)) => closed.map(|()| end).map_err(Error::from),
             end => end,
         };
         self.reporter.finish(
             now,
             match &end {
+                Ok(End::Incomplete) => Ending::Failed,
                 Ok(End::Delivered) if self.stopped => Ending::Stopped,
                 Ok(End::Delivered) => Ending::Done,
                 Ok(End::ConsumerLeft) => Ending::Stopped,
@@ -77,7 +86,7 @@ impl Transfer {
                 Err(_) => Ending::Failed,
             },
         );
-        Outcome { end, undelivered }
+        Outcome { end, undelivered, arrived }
     }
 
     fn turn_until_the_end(&mut self) -> Result<End, Error> {
@@ -87,10 +96,15 @@ impl Transfer {
                 Ok(busy) => busy,
                 Err(error) => return self.consumer_failed(error),
             };
+            while let Some(notice) = self.direction.take_notice() {
+                self.incomplete |= matches!(notice, Notice::Failed(_));
+                self.reporter.say(notice);
+            }
             if self.direction.flow().is_finished() {
                 return match (self.direction.take_input_error(), self.interrupts.interrupted_by()) {
                     (Some(error), _) => Err(error.into()),
                     (None, Some(signal)) => Ok(End::Interrupted(signal)),
+                    (None, None) if self.incomplete => Ok(End::Incomplete),
                     (None, None) => Ok(End::Delivered),
                 };
             }
@@ -197,8 +211,7 @@ impl Transfer {
     }
 
     /// The consumer takes no more bytes: it has left, or cannot write.
-    fn consumer_failed(&mut self, error: EndpointError) -> Result<End, Error> {
-        self.direction.stop();
+    fn consumer_failed(&self, error: EndpointError) -> Result<End, Error> {
         match (Errno::from_io_error(&error.cause), self.interrupts.interrupted_by()) {
             (Some(Errno::PIPE), Some(signal)) => Ok(End::Interrupted(signal)),
             (Some(Errno::PIPE), None) => Ok(End::ConsumerLeft),

@@ -10,6 +10,8 @@ use crate::endpoint::EndpointError;
 pub enum End {
     /// Everything that was read was delivered.
     Delivered,
+    /// The same, and an input could not be read to its end. The user has been told of it.
+    Incomplete,
     /// The consumer left first.
     ConsumerLeft,
     /// A signal of this number ended the input. The held bytes were delivered, unless the consumer
@@ -24,8 +26,8 @@ pub enum End {
 pub enum Error {
     /// One of the two ends.
     Endpoint(EndpointError),
-    /// stdout is the file that stdin reads.
-    FeedsItself,
+    /// The output of this name is a file that is also an input.
+    FeedsItself(String),
     /// The group that was to be joined.
     Group(GroupError),
     /// Where the records of the run were to go.
@@ -38,7 +40,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Endpoint(error) => error.fmt(f),
-            Error::FeedsItself => f.write_str("input and output are the same file; this would never end"),
+            Error::FeedsItself(label) => write!(f, "{label}: input and output are the same file"),
             Error::Group(error) => error.fmt(f),
             Error::Stats(error) => write!(f, "--stats: {error}"),
             Error::Poller(error) => write!(f, "epoll: {error}"),
@@ -60,11 +62,28 @@ impl From<GroupError> for Error {
     }
 }
 
+/// Why a run has not even started.
+#[derive(Debug)]
+pub(super) enum NotStarted {
+    /// A part that is needed cannot be had.
+    Failed(Error),
+    /// A signal of this number came before the output was there.
+    Interrupted(i32),
+}
+
+impl<E: Into<Error>> From<E> for NotStarted {
+    fn from(error: E) -> Self {
+        NotStarted::Failed(error.into())
+    }
+}
+
 /// What became of a run.
 #[derive(Debug)]
 pub struct Outcome {
     /// How it ended, or the first error.
     pub end: Result<End, Error>,
     /// Bytes that were read and not delivered.
-    pub undelivered: usize,
+    pub undelivered: u64,
+    /// Bytes that arrived, where the output is one that the user named.
+    pub arrived: Option<u64>,
 }

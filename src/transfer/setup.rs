@@ -1,38 +1,43 @@
 //! From what the user asked for to a transfer that is ready to run.
 
+use std::io::{IsTerminal, stderr};
+
 use super::direction::Direction;
 use super::ending::Interrupts;
-use super::{Config, Error, Transfer};
+use super::ends::{self, Inputs};
+use super::{Config, Error, NotStarted, Transfer};
 use crate::budget;
 use crate::control::Server;
-use crate::endpoint;
 use crate::os::clock;
 use crate::poller::{Deadline, Interest, Poller};
 use crate::report::Reporter;
 
 impl Transfer {
-    /// A transfer from stdin to stdout. Nothing has been read yet.
+    /// A transfer as `config` says. Nothing has been read yet.
     ///
     /// # Errors
     /// When a part that is needed cannot be had.
-    pub(super) fn new(config: &Config) -> Result<Self, Error> {
+    pub(super) fn new(config: &Config) -> Result<Self, NotStarted> {
         let start = clock::now();
         // The first of all: see `Reporter::new`.
-        let mut reporter =
-            Reporter::new(&config.reports, start, config.buffer, config.group_name()).map_err(Error::Stats)?;
-        let (input, output) = (endpoint::stdin()?, endpoint::stdout()?);
-        if endpoint::feeds_itself(&input, &output) {
-            return Err(Error::FeedsItself);
+        let mut reports = config.reports.clone();
+        if !config.writes_to_stdout() {
+            // Bytes that go elsewhere leave the terminal to the progress line.
+            reports.progress = reports.progress.or_else(|| Some(stderr().is_terminal()));
         }
-        if let Some(size) = config.pipe_size {
-            input.grow_pipe(size);
-            output.grow_pipe(size);
-        }
+        let mut reporter = Reporter::new(&reports, start, config.buffer, config.group_name()).map_err(Error::Stats)?;
+        // Threads that open endpoints must not take the signals: these are blocked first.
         let mut poller = Poller::new().map_err(Error::Poller)?;
         let group = config.group.as_ref().map(budget::join).transpose()?.unwrap_or_default();
-        let left = input.left_to_read().map(|left| left.min(config.stop_after.unwrap_or(u64::MAX)));
-        reporter.facts.size = reporter.facts.size.or(left);
-        let mut direction = Direction::new(config, input, output, group, &mut poller);
+        let inputs = Inputs::new(config);
+        let output = ends::open_output(config, &mut poller, &mut reporter)?;
+        let mut direction = Direction::new(config, inputs, output, group, &mut poller);
+        let left = match &config.inputs[..] {
+            [_] => direction.left_to_read(),
+            several => ends::size_of_all(several),
+        };
+        let size = left.map(|left| left.min(config.stop_after.unwrap_or(u64::MAX)));
+        reporter.facts.size = reporter.facts.size.or(size);
         direction.apply_pace(&mut poller);
         // Without a socket it still moves what there is to move.
         let server = if config.control { Server::open().ok() } else { None };
@@ -47,6 +52,7 @@ impl Transfer {
             control,
             interrupts,
             stopped: false,
+            incomplete: false,
             told_to_drain: false,
             told_of_group: false,
             told_of_store: None,
