@@ -4,6 +4,7 @@
 
 mod cli;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use cli::Order;
@@ -36,6 +37,7 @@ fn move_bytes(config: &Config) -> ExitCode {
     let Outcome { end, undelivered, arrived } = transfer::run(config);
     match end {
         Ok(End::Delivered) => ExitCode::SUCCESS,
+        Ok(End::Exited(exit)) => ExitCode::from(exit.code()),
         Ok(End::Incomplete) => ExitCode::FAILURE,
         // As cat: by the signal, and without a word.
         Ok(End::ConsumerLeft) => ExitCode::from(die_by(SIGPIPE)),
@@ -50,8 +52,15 @@ fn move_bytes(config: &Config) -> ExitCode {
             ExitCode::from(2)
         }
         Err(error) => {
+            // As env and timeout have it.
+            let code = match &error {
+                Error::Command(_, cause) if cause.kind() == ErrorKind::NotFound => 127,
+                Error::Command(..) => 126,
+                _ if config.command.is_some() => 125,
+                _ => 1,
+            };
             report(error, undelivered, arrived);
-            ExitCode::FAILURE
+            ExitCode::from(code)
         }
     }
 }

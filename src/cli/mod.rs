@@ -4,6 +4,7 @@ mod ctl;
 mod group;
 mod plot;
 mod print;
+mod run;
 mod share;
 mod top;
 mod transfer;
@@ -66,12 +67,22 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
+    ends: transfer::Ends,
+    #[command(flatten)]
     transfer: transfer::Transfer,
 }
 
-/// What else there is to do.
+/// Everything there is to do besides a plain transfer.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+enum Command {
+    Run(Box<run::Run>),
+    #[command(flatten)]
+    Tool(Tool),
+}
+
+/// The commands that move no bytes.
+#[derive(Debug, Subcommand)]
+pub enum Tool {
     Ctl(ctl::Ctl),
     Group(group::Group),
     Top(top::Top),
@@ -83,7 +94,7 @@ pub enum Order {
     /// Move bytes.
     Transfer(Box<Config>),
     /// Something else.
-    Command(Command),
+    Command(Tool),
 }
 
 impl Order {
@@ -142,17 +153,18 @@ fn command_of(arguments: &[OsString]) -> String {
 impl Cli {
     fn order(self) -> Result<Order> {
         match self.command {
-            Some(command) => command.check().map(|()| Order::Command(command)),
-            None => Ok(Order::Transfer(Box::new(self.transfer.config()?))),
+            Some(Command::Run(run)) => Ok(Order::Transfer(Box::new(run.config()?))),
+            Some(Command::Tool(tool)) => tool.check().map(|()| Order::Command(tool)),
+            None => Ok(Order::Transfer(Box::new(self.ends.config(&self.transfer)?))),
         }
     }
 }
 
-impl Command {
+impl Tool {
     /// Whether its words make sense together.
     fn check(&self) -> Result<()> {
         match self {
-            Command::Group(group) => group.check(),
+            Tool::Group(group) => group.check(),
             _ => Ok(()),
         }
     }
@@ -160,10 +172,10 @@ impl Command {
     /// Does it.
     pub fn run(&self) -> Result<()> {
         match self {
-            Command::Ctl(ctl) => ctl.run(),
-            Command::Group(group) => group.run(),
-            Command::Top(top) => top.run(),
-            Command::Plot(plot) => plot.run(),
+            Tool::Ctl(ctl) => ctl.run(),
+            Tool::Group(group) => group.run(),
+            Tool::Top(top) => top.run(),
+            Tool::Plot(plot) => plot.run(),
         }
     }
 }

@@ -16,9 +16,9 @@ use pcproxy::units::{parse_interval, parse_rate, parse_size, parse_time, show_ra
 
 use super::words::{buffer_size, command_like};
 
-/// The options of a transfer.
+/// What to read and what to write.
 #[derive(Debug, Args)]
-pub struct Transfer {
+pub struct Ends {
     /// What to read, one after the other; stdin if nothing, or where it is -
     ///
     /// A file, or tcp://HOST:PORT, tcp-listen://[ADDR]:PORT, unix:PATH, unix-listen:PATH. A
@@ -45,7 +45,11 @@ pub struct Transfer {
     /// Give a connection at most TIME to be made
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_interval, help_heading = "Input")]
     connect_timeout: Duration,
+}
 
+/// The options of a transfer.
+#[derive(Debug, Args)]
+pub struct Transfer {
     /// Hold at most SIZE bytes
     ///
     /// From 1 byte to what the memory allows. Memory is taken only as the buffer fills.
@@ -115,7 +119,7 @@ pub struct Transfer {
 
     /// Stop the producer after SIZE bytes, deliver them, and end
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Input")]
-    stop_after: Option<u64>,
+    pub stop_after: Option<u64>,
 
     /// Call this transfer TEXT, where it is shown and to 'pcproxy ctl'
     #[arg(long, value_name = "TEXT", help_heading = "Reports")]
@@ -123,7 +127,7 @@ pub struct Transfer {
 
     /// Say how many bytes are to come; known without it where stdin is a file
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Reports")]
-    size: Option<u64>,
+    pub size: Option<u64>,
 
     /// Show progress on stderr
     ///
@@ -182,7 +186,7 @@ enum PipeSize {
     Grow(usize),
 }
 
-impl Transfer {
+impl Ends {
     /// Refuses a first word that is no file, and looks like a command.
     fn check_words(&self) -> Result<()> {
         if let Some(path) = self.inputs.first().and_then(Address::path)
@@ -194,7 +198,22 @@ impl Transfer {
         Ok(())
     }
 
-    /// What the options say together.
+    /// What these and the other options say together.
+    pub fn config(&self, options: &Transfer) -> Result<Config> {
+        self.check_words()?;
+        Ok(Config {
+            inputs: if self.inputs.is_empty() { vec![Address::Standard] } else { self.inputs.clone() },
+            output: self.output.clone(),
+            append: self.append,
+            sync: self.sync,
+            connect_timeout: self.connect_timeout,
+            ..options.config()?
+        })
+    }
+}
+
+impl Transfer {
+    /// What the options say together, for stdin and stdout.
     pub fn config(&self) -> Result<Config> {
         let (low_water, low_share) = match self.low_water.amount {
             Amount::Bytes(bytes) => (bytes, bytes as f64 / self.buffer as f64),
@@ -216,13 +235,13 @@ impl Transfer {
                 show_rate(most as f64)
             );
         }
-        self.check_words()?;
         Ok(Config {
-            inputs: if self.inputs.is_empty() { vec![Address::Standard] } else { self.inputs.clone() },
-            output: self.output.clone(),
-            append: self.append,
-            sync: self.sync,
-            connect_timeout: self.connect_timeout,
+            inputs: vec![Address::Standard],
+            output: None,
+            append: false,
+            sync: false,
+            connect_timeout: Duration::ZERO,
+            command: None,
             buffer: self.buffer,
             low_water,
             low_share,

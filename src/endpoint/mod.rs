@@ -2,6 +2,7 @@
 
 mod address;
 mod awaited;
+mod command;
 mod file;
 mod open;
 mod sink;
@@ -11,7 +12,8 @@ mod unix;
 
 pub use address::{Address, AddressError};
 pub use awaited::{Awaited, News};
-pub use open::{Opening, open_input, open_output, stdin, stdout};
+pub use command::{Exit, Wrapped};
+pub use open::{Opening, open_input, open_output, release_stdin, release_stdout, stdin, stdout};
 pub use sink::Sink;
 pub use source::Source;
 

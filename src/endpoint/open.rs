@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
@@ -100,6 +100,21 @@ pub fn stdin() -> Result<Endpoint, EndpointError> {
 /// When it was closed at the start, or takes whole messages only.
 pub fn stdout() -> Result<Endpoint, EndpointError> {
     inherited(rustix::stdio::stdout(), "stdout", 1)
+}
+
+/// Closes what the program was given to read, so that the producer notices. Its number stays taken.
+pub fn release_stdin() {
+    if let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        let _ = rustix::stdio::dup2_stdin(&null);
+    }
+}
+
+/// Closes what the program was given to write, so that the consumer notices. Its number stays
+/// taken.
+pub fn release_stdout() {
+    if let Ok(null) = rustix::fs::open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+        let _ = rustix::stdio::dup2_stdout(&null);
+    }
 }
 
 fn inherited(fd: BorrowedFd<'_>, label: &str, number: usize) -> Result<Endpoint, EndpointError> {

@@ -1,7 +1,20 @@
-//! How a process ends.
+//! How a process ends, and how another one begins.
 
 use nix::sys::signal::{SigSet, Signal, raise};
 use signal_hook::low_level::emulate_default_handler;
+
+/// Runs `spawn` while no signal is blocked: a child inherits the mask, and would not hear them.
+pub fn with_all_signals<R>(spawn: impl FnOnce() -> R) -> R {
+    let before = SigSet::thread_get_mask();
+    let unblocked = before.is_ok() && SigSet::empty().thread_set_mask().is_ok();
+    let result = spawn();
+    if let Ok(mask) = before
+        && unblocked
+    {
+        let _ = mask.thread_set_mask();
+    }
+    result
+}
 
 /// Ends the process as the signal would have, for the shell to see. Returns the exit status that
 /// says the same, 128 and the number, should the process live on.

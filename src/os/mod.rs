@@ -10,7 +10,7 @@ mod runtime_folder;
 mod shared_file;
 
 pub use access::{Access, Kind, SharedFd, is_refusal};
-pub use ending::die_by;
+pub use ending::{die_by, with_all_signals};
 pub use process::Id;
 pub(crate) use process::{Presence, lives, own_id, random};
 pub use run_delay::RunDelay;

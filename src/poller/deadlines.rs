@@ -32,6 +32,8 @@ pub enum Deadline {
     Tick,
     /// Requests over the control socket may be heard again.
     Control,
+    /// A child may have ended, where the system does not tell.
+    Child,
     /// The timetable changes. Set by [`Poller::set_alarm`](super::Poller::set_alarm).
     Timetable,
 }

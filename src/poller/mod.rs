@@ -7,7 +7,7 @@ mod deadlines;
 mod signals;
 
 pub use deadlines::Deadline;
-pub use signals::Signals;
+pub use signals::{Received, Signals};
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};

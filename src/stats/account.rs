@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::Duration;
 
-use super::{Ending, State, Status, VERSION};
+use super::{Ending, FlowStatus, State, Status, VERSION};
 
 /// The shortest time that a peak rate is measured over. Over a shorter one, the size of a single
 /// write (up to 1 MiB) would look like a rate.
@@ -48,6 +48,8 @@ pub struct Facts {
     pub size: Option<u64>,
     /// The limit in force, in bytes per second.
     pub limit: Option<u64>,
+    /// The flows of the run, where there are several.
+    pub flows: Vec<FlowStatus>,
     /// It has been told to pause, and not yet to go on.
     pub paused: bool,
     /// How it ended; none while it lasts.
@@ -268,6 +270,7 @@ impl Account {
             avoidable_wait: seconds(self.avoidable_wait),
             done: facts.ending.is_some(),
             ending: facts.ending,
+            flows: facts.flows.clone(),
         }
     }
 

@@ -5,5 +5,5 @@ mod status;
 mod verdict;
 
 pub use account::{Account, Cause, Facts, Interval};
-pub use status::{Ending, State, Status, VERSION};
+pub use status::{Ending, FlowStatus, State, Status, VERSION};
 pub use verdict::{summary, verdict};

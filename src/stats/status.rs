@@ -8,6 +8,19 @@ use serde::{Deserialize, Serialize};
 /// fields and new states come without a new version.
 pub const VERSION: u32 = 1;
 
+/// One flow of a run that has several: to a command, and from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowStatus {
+    /// `up`, to the command, or `down`, from it.
+    pub flow: String,
+    /// Bytes delivered so far.
+    pub bytes: u64,
+    /// The limit in force, in bytes per second; none if there is none.
+    pub limit: Option<u64>,
+    /// Bytes held.
+    pub buffered: u64,
+}
+
 /// The status of a run at one moment. Sizes are in bytes, rates in bytes per second, times in
 /// seconds.
 ///
@@ -68,6 +81,10 @@ pub struct Status {
     /// How the run ended; none while it lasts. Records of older versions do not have it.
     #[serde(default)]
     pub ending: Option<Ending>,
+    /// The flows of a run that has several, `pcproxy run`: all other fields are then of both
+    /// together. Empty, and left out of the JSON, where there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<FlowStatus>,
 }
 
 /// What a run is doing.

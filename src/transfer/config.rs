@@ -1,11 +1,25 @@
 //! What the user asked for.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::budget::GroupRequest;
 use crate::endpoint::Address;
 use crate::report::Reports;
 use crate::shaping::{Burst, Rate};
+
+/// A command that runs between two flows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandLine {
+    /// What to start.
+    pub program: OsString,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// How fast it is fed.
+    pub up: Rate,
+    /// How fast its output goes on.
+    pub down: Rate,
+}
 
 /// Everything a run needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +44,9 @@ pub struct Config {
     pub low_share: f64,
     /// The size in bytes to which the pipes of the neighbours are grown; none leaves them.
     pub pipe_size: Option<usize>,
-    /// How fast the consumer is fed.
+    /// The command whose stdin is fed and whose stdout is passed on, in place of inputs and output.
+    pub command: Option<CommandLine>,
+    /// How fast the consumer is fed, where there is no command.
     pub rate: Rate,
     /// Depth of the token bucket; the default if none.
     pub burst: Option<Burst>,

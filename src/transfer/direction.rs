@@ -1,10 +1,12 @@
 //! A flow between two endpoints, in a poller.
 
+use std::cell::{Ref, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
+use std::rc::Rc;
 use std::time::Duration;
 
-use jiff::Zoned;
+use jiff::{Timestamp, Zoned};
 
 use crate::budget::{GroupFile, Membership};
 use crate::buffer::{self, Fifo};
@@ -12,7 +14,7 @@ use crate::endpoint::{self, Awaited, Endpoint, EndpointError, News, Opening, Sin
 use crate::flow::{Flow, Needs, Watermarks};
 use crate::os::{RunDelay, clock};
 use crate::poller::{Interest, Key, Poller, Ready};
-use crate::shaping::{Pace, TokenBucket};
+use crate::shaping::{Pace, Rate, TokenBucket};
 
 use super::Config;
 use super::ends::Inputs;
@@ -43,10 +45,14 @@ impl fmt::Display for Notice {
     }
 }
 
+/// The part of a run in a group: all its directions draw on it.
+pub(super) type Share = Rc<RefCell<Membership<GroupFile>>>;
+
 /// Bytes in one direction: a flow, what the poller knows of its ends, and how fast it may go.
 #[derive(Debug)]
 pub(super) struct Direction {
-    flow: Flow<Source, Sink, Fifo, TokenBucket<Membership<GroupFile>>>,
+    name: Option<&'static str>,
+    flow: Flow<Source, Sink, Fifo, TokenBucket<Share>>,
     /// Inputs that come after the one that is being read.
     inputs: Inputs,
     /// The next input, while it is being opened.
@@ -66,15 +72,18 @@ pub(super) struct Direction {
     run_delay: RunDelay,
     /// How much of the waits for neighbours may still be blamed on the machine.
     excuses: Duration,
+    /// Bytes that were delivered, once it is over.
+    delivered: Option<u64>,
 }
 
 impl Direction {
-    /// A direction from `inputs`, one after the other, to `output`, that draws on `group`.
+    /// A direction from `inputs`, one after the other, to `output`, at `rate`, that draws on `group`.
     pub(super) fn new(
         config: &Config,
+        rate: Rate,
         inputs: impl Into<Inputs>,
         mut output: Endpoint,
-        group: Membership<GroupFile>,
+        group: Share,
         poller: &mut Poller,
     ) -> Self {
         let mut inputs = inputs.into();
@@ -83,7 +92,7 @@ impl Direction {
             output.set_always_ready();
         }
         config.pipe_size.into_iter().for_each(|size| output.grow_pipe(size));
-        let pace = Pace::new(config.rate.clone(), config.burst, config.catch_up, group.is_shared());
+        let pace = Pace::new(rate, config.burst, config.catch_up, group.borrow().is_shared());
         let mut first = inputs.next();
         let mut first_key = None;
         // A single input that cannot be waited for is asked for each piece.
@@ -103,6 +112,7 @@ impl Direction {
             TokenBucket::empty(None).below(group),
         );
         let mut direction = Direction {
+            name: None,
             flow,
             inputs,
             awaited: None,
@@ -115,6 +125,7 @@ impl Direction {
             low_share: config.low_share,
             run_delay: RunDelay::default(),
             excuses: Duration::ZERO,
+            delivered: None,
         };
         direction.go_on_with(first, poller);
         direction
@@ -209,8 +220,28 @@ impl Direction {
         self.flow.proxy().consumer().map_or(0, Sink::unacknowledged)
     }
 
+    /// Gives it a name, for records: a run of several flows tells them apart.
+    pub(super) fn named(self, name: &'static str) -> Self {
+        Direction { name: Some(name), ..self }
+    }
+
+    /// Its name, where there are several.
+    pub(super) fn name(&self) -> Option<&'static str> {
+        self.name
+    }
+
+    /// Bytes that were delivered so far.
+    pub(super) fn delivered(&self) -> u64 {
+        self.delivered.unwrap_or_else(|| self.flow.delivered())
+    }
+
+    /// Both ends are closed.
+    pub(super) fn is_over(&self) -> bool {
+        self.delivered.is_some()
+    }
+
     /// The flow itself.
-    pub(super) fn flow(&self) -> &Flow<Source, Sink, Fifo, TokenBucket<Membership<GroupFile>>> {
+    pub(super) fn flow(&self) -> &Flow<Source, Sink, Fifo, TokenBucket<Share>> {
         &self.flow
     }
 
@@ -235,16 +266,15 @@ impl Direction {
     }
 
     /// The group that it draws on.
-    pub(super) fn group(&self) -> &Membership<GroupFile> {
-        self.flow.proxy().shaper().parent()
+    pub(super) fn group(&self) -> Ref<'_, Membership<GroupFile>> {
+        self.flow.proxy().shaper().parent().borrow()
     }
 
-    /// Puts the limit in force that the pace asks for now, and has the poller tell when it changes.
-    pub(super) fn apply_pace(&mut self, poller: &mut Poller) {
+    /// Puts the limit in force that the pace asks for now. Returns when it changes by itself.
+    pub(super) fn apply_pace(&mut self) -> Option<Timestamp> {
         let now = clock::now();
         let in_force = self.pace.at(Zoned::now);
         self.rate = in_force.rate;
-        poller.set_alarm(in_force.until, now);
         self.flow.proxy_mut().drip(now);
         let bucket = self.flow.proxy_mut().shaper_mut();
         if self.pace.paused {
@@ -252,6 +282,7 @@ impl Direction {
             bucket.set_limit(None);
         }
         bucket.set_limit(in_force.limit);
+        in_force.until
     }
 
     /// Takes the steps that can be taken now, and tells `late` at what time the machine had imposed
@@ -345,7 +376,22 @@ impl Direction {
     pub(super) fn finish(&mut self, poller: &mut Poller) {
         self.pace.paused = false;
         self.end_input(poller);
-        self.apply_pace(poller);
+        // An alarm for the timetable may stay: it changes nothing that is not right.
+        let _ = self.apply_pace();
+    }
+
+    /// Nothing moves any more: both ends are closed, and the bytes that are held are lost.
+    pub(super) fn abandon(&mut self, poller: &mut Poller) {
+        self.forget_output(poller);
+        self.end_input(poller);
+        self.delivered = Some(self.flow.delivered());
+        let _ = self.flow.take_consumer();
+    }
+
+    fn forget_output(&mut self, poller: &mut Poller) {
+        if let Some(key) = self.output.take() {
+            poller.set_interest(key, Interest::Nothing);
+        }
     }
 
     /// Closes the output, if it is still there, once the system has kept what was written to it if
@@ -353,7 +399,9 @@ impl Direction {
     ///
     /// # Errors
     /// When the system could not keep what was written to it.
-    pub(super) fn close(&mut self, sync: bool) -> Result<(), EndpointError> {
+    pub(super) fn close(&mut self, sync: bool, poller: &mut Poller) -> Result<(), EndpointError> {
+        self.forget_output(poller);
+        self.delivered.get_or_insert(self.flow.delivered());
         let Some(output) = self.flow.take_consumer().map(Sink::into_endpoint) else { return Ok(()) };
         let synced = if sync { output.sync() } else { Ok(()) };
         synced.and(output.close())

@@ -1,4 +1,4 @@
-//! One run of the program: turns the poller and the flow until the bytes are moved.
+//! One run of the program: turns the poller and the flows until the bytes are moved.
 
 mod config;
 mod direction;
@@ -7,26 +7,29 @@ mod ends;
 mod outcome;
 mod setup;
 mod steering;
+mod wrapping;
 
-pub use config::Config;
+pub use config::{CommandLine, Config};
 pub use outcome::{End, Error, Outcome};
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rustix::io::Errno;
-use signal_hook::consts::SIGUSR1;
+use signal_hook::consts::{SIGQUIT, SIGUSR1};
 
 use crate::control::Server;
 use crate::endpoint::EndpointError;
 use crate::os::clock;
-use crate::poller::{Deadline, Key, Poller};
+use crate::poller::{Deadline, Key, Poller, Received};
 use crate::report::Reporter;
-use crate::stats::{Cause, Ending};
+use crate::stats::{Cause, Ending, FlowStatus};
 use crate::units::show_bytes;
 use direction::{Direction, Notice};
 use ending::{Interrupts, Reaction};
 use outcome::NotStarted;
 use steering::Steering;
+use wrapping::Wrapping;
 
 /// How long the held bytes may go out after an interrupt before the user is told of it.
 const DRAINS_IN_SILENCE: Duration = Duration::from_millis(500);
@@ -45,7 +48,10 @@ pub fn run(config: &Config) -> Outcome {
 #[derive(Debug)]
 struct Transfer {
     poller: Poller,
-    direction: Direction,
+    /// One, or two if a command is wrapped: to it and from it.
+    directions: Vec<Direction>,
+    /// The command between the directions, if there is one.
+    wrapping: Option<Wrapping>,
     reporter: Reporter,
     control: Option<(Server, Key)>,
     interrupts: Interrupts,
@@ -66,11 +72,15 @@ impl Transfer {
         let end = self.turn_until_the_end();
         let now = clock::now();
         self.observe(now);
-        let undelivered = self.direction.undelivered();
-        let arrived =
-            config.output.is_some().then(|| self.direction.flow().delivered() - self.direction.unacknowledged());
-        // Some file systems report a full disk only now.
-        let closed = self.direction.close(config.sync && end.is_ok());
+        describe_flows(&self.directions, &mut self.reporter);
+        let sum = |of: fn(&Direction) -> u64| self.directions.iter().map(of).sum::<u64>();
+        let undelivered = sum(Direction::undelivered);
+        let arrived = config.output.is_some().then(|| sum(Direction::delivered) - sum(Direction::unacknowledged));
+        let mut closed = Ok(());
+        for direction in &mut self.directions {
+            // Some file systems report a full disk only now.
+            closed = closed.and(direction.close(config.sync && end.is_ok(), &mut self.poller));
+        }
         let end = match end {
             Ok(end @ (End::Delivered | End::Incomplete)) => closed.map(|()| end).map_err(Error::from),
             end => end,
@@ -81,9 +91,10 @@ impl Transfer {
                 Ok(End::Incomplete) => Ending::Failed,
                 Ok(End::Delivered) if self.stopped => Ending::Stopped,
                 Ok(End::Delivered) => Ending::Done,
+                Ok(End::Exited(exit)) if exit.code() == 0 => Ending::Done,
                 Ok(End::ConsumerLeft) => Ending::Stopped,
                 Ok(End::Interrupted(_) | End::Abandoned(..)) => Ending::Interrupted,
-                Err(_) => Ending::Failed,
+                Ok(End::Exited(_)) | Err(_) => Ending::Failed,
             },
         );
         Outcome { end, undelivered, arrived }
@@ -91,22 +102,19 @@ impl Transfer {
 
     fn turn_until_the_end(&mut self) -> Result<End, Error> {
         loop {
-            let account = &mut self.reporter.account;
-            let busy = match self.direction.work(&mut self.poller, |now, delay| account.late(now, delay)) {
-                Ok(busy) => busy,
-                Err(error) => return self.consumer_failed(error),
-            };
-            while let Some(notice) = self.direction.take_notice() {
-                self.incomplete |= matches!(notice, Notice::Failed(_));
-                self.reporter.say(notice);
+            let mut busy = false;
+            for at in 0..self.directions.len() {
+                match self.work(at) {
+                    Ok(more) => busy |= more,
+                    Err(error) => {
+                        if let Some(end) = self.consumer_failed(at, error)? {
+                            return Ok(end);
+                        }
+                    }
+                }
             }
-            if self.direction.flow().is_finished() {
-                return match (self.direction.take_input_error(), self.interrupts.interrupted_by()) {
-                    (Some(error), _) => Err(error.into()),
-                    (None, Some(signal)) => Ok(End::Interrupted(signal)),
-                    (None, None) if self.incomplete => Ok(End::Incomplete),
-                    (None, None) => Ok(End::Delivered),
-                };
+            if let Some(end) = self.ended()? {
+                return Ok(end);
             }
             if let Some(end) = self.tell_of_group() {
                 return Ok(end);
@@ -118,16 +126,45 @@ impl Transfer {
         }
     }
 
+    /// Has one direction take its steps. Returns whether it can take more at once.
+    fn work(&mut self, at: usize) -> Result<bool, EndpointError> {
+        let direction = &mut self.directions[at];
+        if direction.is_over() {
+            return Ok(false);
+        }
+        let account = &mut self.reporter.account;
+        let busy = direction.work(&mut self.poller, |now, delay| account.late(now, delay))?;
+        while let Some(notice) = direction.take_notice() {
+            self.incomplete |= matches!(notice, Notice::Failed(_));
+            self.reporter.say(notice);
+        }
+        Ok(busy && !direction.flow().is_finished())
+    }
+
+    /// How the run has ended, if it has.
+    fn ended(&mut self) -> Result<Option<End>, Error> {
+        if self.wrapping.is_some() {
+            return Ok(self.command_ended());
+        }
+        let direction = &mut self.directions[0];
+        if !direction.flow().is_finished() {
+            return Ok(None);
+        }
+        match (direction.take_input_error(), self.interrupts.interrupted_by()) {
+            (Some(error), _) => Err(error.into()),
+            (None, Some(signal)) => Ok(Some(End::Interrupted(signal))),
+            (None, None) if self.incomplete => Ok(Some(End::Incomplete)),
+            (None, None) => Ok(Some(End::Delivered)),
+        }
+    }
+
     /// Sleeps until there may be something to do. Only looks what has become ready if `busy`.
     fn sleep(&mut self, busy: bool) {
         let asleep = clock::now();
         let mut most = Some(Duration::ZERO);
         let mut cause = None;
         if !busy {
-            let needs = self.direction.rest(&mut self.poller, asleep);
-            self.poller.set_deadline(Deadline::Tokens, needs.due);
-            most = needs.patience;
-            cause = Some(if self.direction.is_paused() { Cause::Paused } else { needs.cause });
+            (most, cause) = self.rest(asleep);
         }
         self.observe(asleep);
         self.reporter.account.sleeps(asleep, cause);
@@ -135,38 +172,61 @@ impl Transfer {
         let awake = clock::now();
         self.reporter.account.wakes(awake);
         if most.is_some() && !busy {
-            self.direction.waited(awake.saturating_sub(asleep));
+            let waited = awake.saturating_sub(asleep);
+            self.directions.iter_mut().for_each(|direction| direction.waited(waited));
         }
+    }
+
+    /// Has the poller wait for all that the flows need. Returns for how long at most, and what holds
+    /// back the bytes: of several flows, the reason that the user can do most about.
+    fn rest(&mut self, now: Duration) -> (Option<Duration>, Option<Cause>) {
+        let (mut most, mut due, mut cause): (Option<Duration>, Option<Duration>, _) = (None, None, Cause::Producer);
+        for direction in self.directions.iter_mut().filter(|direction| !direction.is_over()) {
+            let needs = direction.rest(&mut self.poller, now);
+            due = due.into_iter().chain(needs.due).min();
+            most = most.into_iter().chain(needs.patience).min();
+            let own = if direction.is_paused() { Cause::Paused } else { needs.cause };
+            let rank = |cause| [Cause::Paused, Cause::Limit, Cause::Consumer].iter().position(|one| *one == cause);
+            if rank(own).unwrap_or(usize::MAX) < rank(cause).unwrap_or(usize::MAX) {
+                cause = own;
+            }
+        }
+        self.poller.set_deadline(Deadline::Tokens, due);
+        (most, Some(cause))
     }
 
     /// Reacts to what has happened.
     fn react(&mut self) -> Result<Option<End>, Error> {
         let now = clock::now();
         let mut called = self.poller.is_due(Deadline::Control, now);
-        let mut departed = None;
+        let mut departed = Vec::new();
         for ready in self.poller.ready() {
             called |= self.control.as_ref().is_some_and(|(_, key)| *key == ready.key);
-            departed = departed.or(self.direction.notice(ready).err());
+            for (at, direction) in self.directions.iter_mut().enumerate() {
+                departed.extend(direction.notice(ready).err().map(|error| (at, error)));
+            }
         }
-        if let Some(error) = departed {
-            return self.consumer_failed(error).map(Some);
+        for (at, error) in departed {
+            if let Some(end) = self.consumer_failed(at, error)? {
+                return Ok(Some(end));
+            }
         }
         while let Some(received) = self.poller.signals().take() {
-            if let Some(end) = self.signalled(received.signal, now) {
+            if let Some(end) = self.signalled(received, now) {
                 return Ok(Some(end));
             }
         }
         if self.poller.is_due(Deadline::Timetable, now) {
-            self.direction.apply_pace(&mut self.poller);
+            apply_pace(&mut self.directions, &mut self.poller, now);
         }
         if self.poller.is_due(Deadline::Tick, now) {
             self.tick(now);
         }
-        // Tokens show in the next step.
-        let _ = self.poller.is_due(Deadline::Tokens, now);
+        // Tokens show in the next step, and a child that has ended when it is asked.
+        let _ = (self.poller.is_due(Deadline::Tokens, now), self.poller.is_due(Deadline::Child, now));
         if called && let Some((server, _)) = &mut self.control {
-            let Transfer { poller, direction, reporter, stopped, .. } = self;
-            server.work(now, &mut Steering { poller, direction, reporter, stopped });
+            let Transfer { poller, directions, reporter, stopped, .. } = self;
+            server.work(now, &mut Steering { poller, directions, reporter, stopped });
             self.poller.set_deadline(Deadline::Control, server.due());
         }
         Ok(None)
@@ -174,10 +234,12 @@ impl Transfer {
 
     fn tick(&mut self, now: Duration) {
         if self.interrupts.interrupted_by().is_some() && !std::mem::replace(&mut self.told_to_drain, true) {
-            let held = show_bytes(self.direction.flow().proxy().buffered() as u64);
+            let held: usize = self.directions.iter().map(|direction| direction.flow().proxy().buffered()).sum();
+            let held = show_bytes(held as u64);
             self.reporter.say(format!("interrupted: still delivering {held}; interrupt again to drop them"));
         }
         self.observe(now);
+        describe_flows(&self.directions, &mut self.reporter);
         self.reporter.tick(now);
         let next = self.reporter.next_tick(now).map(|wait| now.saturating_add(wait));
         self.poller.set_deadline(Deadline::Tick, next);
@@ -185,14 +247,16 @@ impl Transfer {
 
     /// Brings what is told of the run up to date.
     fn observe(&mut self, now: Duration) {
-        observe(&self.direction, &mut self.reporter, now);
+        observe(&self.directions, &mut self.reporter, now);
     }
 
     /// Says once that nothing moves since the group cannot be used. It is tried again all the time:
     /// to wait for a limit is better than to break it, or to end a transfer. A run that was asked to
     /// end does not wait.
     fn tell_of_group(&mut self) -> Option<End> {
-        let trouble = self.direction.group().failure();
+        let group = self.directions[0].group();
+        let trouble = group.failure();
+        let failed = trouble.is_some();
         if let Some(trouble) = trouble {
             if !self.told_of_group {
                 self.reporter.say(format!("{trouble}; waiting until that is mended"));
@@ -201,40 +265,47 @@ impl Transfer {
                 return Some(End::Abandoned(signal, "interrupted, and the group cannot be used"));
             }
         }
-        self.told_of_group = trouble.is_some();
-        let notice = self.direction.group().notice();
-        if notice != self.told_of_store.as_deref() {
-            self.told_of_store = notice.map(str::to_owned);
-            self.told_of_store.iter().for_each(|notice| self.reporter.say(notice));
+        let notice = group.notice().map(str::to_owned);
+        drop(group);
+        self.told_of_group = failed;
+        if notice != self.told_of_store {
+            notice.iter().for_each(|notice| self.reporter.say(notice));
+            self.told_of_store = notice;
         }
         None
     }
 
-    /// The consumer takes no more bytes: it has left, or cannot write.
-    fn consumer_failed(&self, error: EndpointError) -> Result<End, Error> {
+    /// The consumer of a direction takes no more bytes: it has left, or cannot write.
+    fn consumer_failed(&mut self, at: usize, error: EndpointError) -> Result<Option<End>, Error> {
+        if self.wrapping.is_some() {
+            self.direction_failed(at, &error);
+            return Ok(None);
+        }
         match (Errno::from_io_error(&error.cause), self.interrupts.interrupted_by()) {
-            (Some(Errno::PIPE), Some(signal)) => Ok(End::Interrupted(signal)),
-            (Some(Errno::PIPE), None) => Ok(End::ConsumerLeft),
+            (Some(Errno::PIPE), Some(signal)) => Ok(Some(End::Interrupted(signal))),
+            (Some(Errno::PIPE), None) => Ok(Some(End::ConsumerLeft)),
             _ => Err(error.into()),
         }
     }
 
-    fn signalled(&mut self, signal: i32, now: Duration) -> Option<End> {
+    fn signalled(&mut self, received: Received, now: Duration) -> Option<End> {
+        let signal = received.signal;
         if signal == SIGUSR1 {
             self.observe(now);
             self.reporter.summarize(now);
             return None;
         }
+        if let Some(wrapping) = &self.wrapping {
+            wrapping.pass_on(received);
+            return None;
+        }
+        let first = self.interrupts.interrupted_by().is_none();
         match self.interrupts.on(signal, now) {
             Reaction::Nothing => {}
-            Reaction::Abandon
-                if self.interrupts.interrupted_by() == Some(signal) && signal == signal_hook::consts::SIGQUIT =>
-            {
-                return Some(End::Abandoned(signal, "quit"));
-            }
+            Reaction::Abandon if first && signal == SIGQUIT => return Some(End::Abandoned(signal, "quit")),
             Reaction::Abandon => return Some(End::Abandoned(signal, "interrupted twice")),
             Reaction::Finish => {
-                self.direction.finish(&mut self.poller);
+                self.directions.iter_mut().for_each(|direction| direction.finish(&mut self.poller));
                 // By then most are done, or have lost their consumer to the same Ctrl-C.
                 self.poller.set_deadline(Deadline::Tick, Some(now.saturating_add(DRAINS_IN_SILENCE)));
             }
@@ -243,11 +314,32 @@ impl Transfer {
     }
 }
 
-/// Brings what is told of a run up to date.
-fn observe(direction: &Direction, reporter: &mut Reporter, now: Duration) {
-    let (flow, proxy) = (direction.flow(), direction.flow().proxy());
-    let paused = proxy.producer().is_some() && proxy.producer_paused();
-    reporter.account.holds(now, flow.delivered(), proxy.buffered(), paused);
-    reporter.facts.limit = direction.limit();
-    reporter.facts.paused = direction.is_paused();
+/// Puts the limits in force that are asked for now, and has the poller tell when one changes.
+fn apply_pace(directions: &mut [Direction], poller: &mut Poller, now: Duration) {
+    let until: Option<Timestamp> = directions.iter_mut().filter_map(Direction::apply_pace).min();
+    poller.set_alarm(until, now);
+}
+
+/// Brings what is told of a run up to date: the sums of its directions.
+fn observe(directions: &[Direction], reporter: &mut Reporter, now: Duration) {
+    let (mut delivered, mut buffered, mut paused) = (0, 0, false);
+    for direction in directions {
+        let proxy = direction.flow().proxy();
+        delivered += direction.delivered();
+        buffered += if direction.is_over() { 0 } else { proxy.buffered() };
+        paused |= proxy.producer().is_some() && proxy.producer_paused();
+    }
+    reporter.account.holds(now, delivered, buffered, paused);
+    reporter.facts.limit = directions.iter().filter_map(Direction::limit).min();
+    reporter.facts.paused = directions.iter().any(Direction::is_paused);
+}
+
+/// Brings up to date what is told of each flow, where there are several.
+fn describe_flows(directions: &[Direction], reporter: &mut Reporter) {
+    let flow = |direction: &Direction| {
+        let name = direction.name()?.to_owned();
+        let (bytes, limit) = (direction.delivered(), direction.limit());
+        Some(FlowStatus { flow: name, bytes, limit, buffered: direction.flow().proxy().buffered() as u64 })
+    };
+    reporter.facts.flows = directions.iter().filter_map(flow).collect();
 }

@@ -3,7 +3,7 @@
 use std::{fmt, io};
 
 use crate::budget::GroupError;
-use crate::endpoint::EndpointError;
+use crate::endpoint::{EndpointError, Exit};
 
 /// How a run ended without an error of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum End {
     /// A signal of this number ended the input. The held bytes were delivered, unless the consumer
     /// left first.
     Interrupted(i32),
+    /// The command ended like this, and its output was delivered.
+    Exited(Exit),
     /// A signal of this number ended the run at once, for this reason.
     Abandoned(i32, &'static str),
 }
@@ -32,6 +34,8 @@ pub enum Error {
     Group(GroupError),
     /// Where the records of the run were to go.
     Stats(io::Error),
+    /// The command of this name cannot be started.
+    Command(String, io::Error),
     /// The system has nothing to wait with.
     Poller(io::Error),
 }
@@ -43,6 +47,7 @@ impl fmt::Display for Error {
             Error::FeedsItself(label) => write!(f, "{label}: input and output are the same file"),
             Error::Group(error) => error.fmt(f),
             Error::Stats(error) => write!(f, "--stats: {error}"),
+            Error::Command(name, error) => write!(f, "{name}: {error}"),
             Error::Poller(error) => write!(f, "epoll: {error}"),
         }
     }

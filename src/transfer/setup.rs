@@ -1,13 +1,17 @@
 //! From what the user asked for to a transfer that is ready to run.
 
-use std::io::{IsTerminal, stderr};
+use std::cell::RefCell;
+use std::io::{IsTerminal, stderr, stdin};
+use std::rc::Rc;
 
-use super::direction::Direction;
+use super::direction::{Direction, Share};
 use super::ending::Interrupts;
 use super::ends::{self, Inputs};
-use super::{Config, Error, NotStarted, Transfer};
+use super::wrapping::Wrapping;
+use super::{CommandLine, Config, Error, NotStarted, Transfer, apply_pace};
 use crate::budget;
 use crate::control::Server;
+use crate::endpoint;
 use crate::os::clock;
 use crate::poller::{Deadline, Interest, Poller};
 use crate::report::Reporter;
@@ -29,16 +33,13 @@ impl Transfer {
         // Threads that open endpoints must not take the signals: these are blocked first.
         let mut poller = Poller::new().map_err(Error::Poller)?;
         let group = config.group.as_ref().map(budget::join).transpose()?.unwrap_or_default();
-        let inputs = Inputs::new(config);
-        let output = ends::open_output(config, &mut poller, &mut reporter)?;
-        let mut direction = Direction::new(config, inputs, output, group, &mut poller);
-        let left = match &config.inputs[..] {
-            [_] => direction.left_to_read(),
-            several => ends::size_of_all(several),
+        let group = Rc::new(RefCell::new(group));
+        let (mut directions, wrapping) = match &config.command {
+            Some(line) => wrap(config, line, &group, &mut poller)?,
+            None => (vec![plain(config, group, &mut poller, &mut reporter)?], None),
         };
-        let size = left.map(|left| left.min(config.stop_after.unwrap_or(u64::MAX)));
-        reporter.facts.size = reporter.facts.size.or(size);
-        direction.apply_pace(&mut poller);
+        reporter.account.resize(config.buffer * directions.len());
+        apply_pace(&mut directions, &mut poller, clock::now());
         // Without a socket it still moves what there is to move.
         let server = if config.control { Server::open().ok() } else { None };
         let control = server.and_then(|server| poller.add(&server, Interest::Read).map(|key| (server, key)));
@@ -47,7 +48,8 @@ impl Transfer {
         let interrupts = Interrupts::default();
         Ok(Transfer {
             poller,
-            direction,
+            directions,
+            wrapping,
             reporter,
             control,
             interrupts,
@@ -58,4 +60,40 @@ impl Transfer {
             told_of_store: None,
         })
     }
+}
+
+/// A direction from the inputs to the output.
+fn plain(config: &Config, group: Share, poller: &mut Poller, reporter: &mut Reporter) -> Result<Direction, NotStarted> {
+    let inputs = Inputs::new(config);
+    let output = ends::open_output(config, poller, reporter)?;
+    let direction = Direction::new(config, config.rate.clone(), inputs, output, group, poller);
+    let left = match &config.inputs[..] {
+        [_] => direction.left_to_read(),
+        several => ends::size_of_all(several),
+    };
+    let size = left.map(|left| left.min(config.stop_after.unwrap_or(u64::MAX)));
+    reporter.facts.size = reporter.facts.size.or(size);
+    Ok(direction)
+}
+
+/// Two directions, to a command and from it. A command that gets the terminal as it is has only the
+/// second.
+fn wrap(
+    config: &Config,
+    line: &CommandLine,
+    group: &Share,
+    poller: &mut Poller,
+) -> Result<(Vec<Direction>, Option<Wrapping>), NotStarted> {
+    let output = endpoint::stdout()?;
+    let own_stdin = stdin().is_terminal();
+    let input = if own_stdin { None } else { Some(endpoint::stdin()?) };
+    let (wrapping, to_command, from_command) = Wrapping::start(line, own_stdin, poller)?;
+    let mut directions = Vec::new();
+    if let (Some(input), Some(to_command)) = (input, to_command) {
+        let up = Direction::new(config, line.up.clone(), input, to_command, group.clone(), poller);
+        directions.push(up.named("up"));
+    }
+    let down = Direction::new(config, line.down.clone(), from_command, output, group.clone(), poller);
+    directions.push(down.named("down"));
+    Ok((directions, Some(wrapping)))
 }

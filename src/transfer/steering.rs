@@ -1,7 +1,7 @@
 //! What control clients may ask of a run.
 
 use super::direction::Direction;
-use super::observe;
+use super::{apply_pace, describe_flows, observe};
 use crate::control::{Host, Request};
 use crate::os::clock;
 use crate::poller::Poller;
@@ -12,7 +12,7 @@ use crate::stats::{Interval, Status};
 /// The parts of a transfer that can be steered.
 pub(super) struct Steering<'a> {
     pub poller: &'a mut Poller,
-    pub direction: &'a mut Direction,
+    pub directions: &'a mut [Direction],
     pub reporter: &'a mut Reporter,
     /// A client has ended the input.
     pub stopped: &'a mut bool,
@@ -20,29 +20,39 @@ pub(super) struct Steering<'a> {
 
 impl Host for Steering<'_> {
     fn obey(&mut self, request: &Request) -> Result<(), String> {
-        let Steering { poller, direction, reporter, stopped } = self;
+        let Steering { poller, directions, reporter, stopped } = self;
+        let mut each = directions.iter_mut();
         match request {
             Request::Stats {} => return Ok(()),
             Request::Rate { rate: Some(0) } => return Err("the rate must be at least 1 byte per second".to_owned()),
-            Request::Rate { rate } => direction.pace_mut().rate = rate.map_or(Rate::Free, Rate::Constant),
-            Request::Pause {} if direction.flow().proxy().unregistered() => {
+            Request::Rate { rate } => {
+                each.for_each(|direction| direction.pace_mut().rate = rate.map_or(Rate::Free, Rate::Constant));
+            }
+            Request::Pause {} if each.all(|direction| direction.flow().proxy().unregistered()) => {
                 return Err("its input has ended, and it only delivers what it holds".to_owned());
             }
-            Request::Pause {} => direction.pace_mut().paused = true,
-            Request::Resume {} => direction.pace_mut().paused = false,
-            Request::Buffer { size } => reporter.account.resize(direction.resize(*size)?),
+            Request::Pause {} => directions.iter_mut().for_each(|direction| direction.pace_mut().paused = true),
+            Request::Resume {} => each.for_each(|direction| direction.pace_mut().paused = false),
+            Request::Buffer { size } => {
+                let mut sum = 0;
+                for direction in each {
+                    sum += direction.resize(*size)?;
+                }
+                reporter.account.resize(sum);
+            }
             Request::Stop {} => {
                 **stopped = true;
-                direction.finish(poller);
+                each.for_each(|direction| direction.finish(poller));
             }
         }
-        direction.apply_pace(poller);
+        apply_pace(directions, poller, clock::now());
         Ok(())
     }
 
     fn status(&mut self, interval: &mut Interval) -> Status {
         let now = clock::now();
-        observe(self.direction, self.reporter, now);
+        observe(self.directions, self.reporter, now);
+        describe_flows(self.directions, self.reporter);
         self.reporter.status(now, interval)
     }
 }

@@ -1,0 +1,66 @@
+//! `pcproxy run`: a command between two limited flows.
+
+use std::ffi::OsString;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use pcproxy::shaping::Rate;
+use pcproxy::transfer::{CommandLine, Config};
+use pcproxy::units::parse_rate;
+
+use super::transfer::Transfer;
+
+/// Run a command with limits on what goes to it and what comes from it
+///
+/// The command reads what pcproxy reads, and pcproxy writes what the command writes: stdin and stdout
+/// pass through buffers and token buckets of their own, stderr is left alone. --rate limits each
+/// direction, --up and --down limit one. A terminal on stdin is handed to the command as it is.
+///
+/// The exit status is that of the command, 128 and the number of a signal that ended it, 125 if
+/// pcproxy failed, 126 if the command cannot be run, and 127 if there is none of this name.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rsync -a -e 'pcproxy run --rate 5M -- ssh' /home host:backup
+  pcproxy run --rate 10M -- pg_dump db > db.sql
+  tar c /home | pcproxy run --up 1M -- ssh host 'cat > home.tar'")]
+pub struct Run {
+    /// Limit what goes to the command; --rate does for both directions
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, help_heading = "Rate")]
+    up: Option<u64>,
+
+    /// Limit what comes from the command; --rate does for both directions
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, help_heading = "Rate")]
+    down: Option<u64>,
+
+    #[command(flatten)]
+    options: Transfer,
+
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+impl Run {
+    /// What the words say together.
+    pub fn config(&self) -> Result<Config> {
+        if self.options.stop_after.is_some() {
+            bail!("--stop-after does not go with 'run': the command decides when it has had enough");
+        }
+        if self.options.size.is_some() {
+            bail!("--size does not go with 'run': there are two directions");
+        }
+        let [program, arguments @ ..] = &self.command[..] else { bail!("there is no command to run") };
+        let mut config = self.options.config()?;
+        // The command may ask for a password, or draw on the terminal itself.
+        config.reports.progress = config.reports.progress.or(Some(false));
+        let rate = |own: Option<u64>| own.map_or_else(|| config.rate.clone(), Rate::Constant);
+        config.command = Some(CommandLine {
+            program: program.clone(),
+            arguments: arguments.to_vec(),
+            up: rate(self.up),
+            down: rate(self.down),
+        });
+        Ok(config)
+    }
+}
