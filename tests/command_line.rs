@@ -251,3 +251,155 @@ fn an_error_names_the_help_of_its_command() {
         refuses(options, &[help]);
     }
 }
+
+#[test]
+fn a_rate_that_may_mean_bits_or_bytes_is_refused_with_both_spellings() {
+    refuses(&["--rate", "10Mb"], &["--rate", "'10Mb'", "10Mbit", "10MB"]);
+    refuses(&["--group", "x=10Mb"], &["--group", "'10Mb'", "10Mbit", "10MB"]);
+    refuses(&["--schedule", "08:00,10Mb"], &["--schedule", "'10Mb'", "10Mbit", "10MB"]);
+    refuses(&["--group", "x", "--min-rate", "10Mbps"], &["--min-rate", "'10Mbps'", "10Mbit", "10MB"]);
+}
+
+#[test]
+fn half_a_byte_is_refused_everywhere() {
+    for option in ["--buffer", "--size", "--stop-after", "--pipe-size", "--low-water"] {
+        refuses(&[option, "0.5"], &[option, "'0.5'", "whole number"]);
+    }
+    refuses(&["--rate", "0.5"], &["--rate", "'0.5'", "at least 1 byte per second"]);
+    refuses(&["--rate", "1.5"], &["--rate", "'1.5'", "whole number"]);
+}
+
+#[test]
+fn a_negative_number_is_refused_with_the_name_of_its_option() {
+    for option in ["--rate", "-r", "-L", "--buffer", "--size", "--interval", "--burst", "--catch-up", "--stop-after"] {
+        for value in ["-1", "-5M", "-0.5"] {
+            refuses(&[option, value], &[&format!("'{value}' for '")]);
+        }
+    }
+    refuses(&["-q", "-5"], &["'-5'"]);
+    refuses(&["ctl", "x", "rate", "-5"], &["'-5'", "<RATE|off>"]);
+}
+
+#[test]
+fn the_largest_size_is_not_offered_by_the_error_that_refuses_it() {
+    refuses(&["--size", "16E"], &["--size", "'16E'", "must be below 16E"]);
+    refuses(&["--rate", "16E"], &["--rate", "'16E'", "must be below 16E"]);
+}
+
+#[test]
+fn no_limit_is_written_off_as_elsewhere() {
+    for options in [&["--rate", "off"][..], &["--group", "command-line-off=off"], &["--schedule", "08:00,off"]] {
+        let (answer, end, left) = run(options);
+        end.succeeded(format!("{options:?}"));
+        assert_eq!((answer.len(), left), (1000, 0));
+    }
+}
+
+#[test]
+fn an_unknown_time_zone_is_said_in_one_line() {
+    let session = Session::new();
+    let mut command = session.command(&["--schedule", "08:00,1M"]);
+    command.stdin(Stdio::null());
+    for (zone, said) in [
+        ("Europe/Berlni", "pcproxy: TZ: 'Europe/Berlni' is not a known time zone; the timetable follows UTC\n"),
+        ("UTC0", ""),
+        ("", ""),
+    ] {
+        let output = command.env("TZ", zone).output().unwrap();
+        assert_eq!(
+            (output.status.code(), String::from_utf8(output.stderr).unwrap().as_str()),
+            (Some(0), said),
+            "{zone}"
+        );
+    }
+}
+
+#[test]
+fn what_people_write_in_a_timetable_is_accepted() {
+    for timetable in ["Mon-Fri-08:00,1G", "08:00-18:00,1G", "Sat-Sun-22:00-06:00,1G Mon-00:00,off", "00:00-24:00,1G"] {
+        let (answer, end, left) = run(&["--schedule", timetable]);
+        end.succeeded(timetable);
+        assert_eq!((answer.len(), left), (1000, 0));
+    }
+}
+
+#[test]
+fn a_name_that_is_not_utf_8_is_accepted_and_shown_with_replacements() {
+    use std::os::unix::ffi::OsStrExt;
+    let session = Session::new();
+    let mut command = session.command(&["--stats"]);
+    let path = session.runtime.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9.jsonl"));
+    command.arg(&path).arg("--name").arg(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    assert!(command.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap().success());
+    let record = std::fs::read_to_string(path).unwrap();
+    assert!(record.contains("\"name\":\"caf\u{fffd}\""), "{record}");
+}
+
+#[test]
+fn a_repeated_option_overrides_so_that_an_alias_can_have_options() {
+    for options in [
+        &["-q", "-q"][..],
+        &["--rate", "1", "--rate", "1G"],
+        &["--buffer", "1", "-b", "64K", "--low-water", "0", "--low-water", "50%"],
+        &["--summary", "--summary", "-q", "--progress", "never"],
+        &["--schedule", "08:00,1", "--schedule", "08:00,off"],
+    ] {
+        let (answer, end, _) = run(options);
+        assert!(end.status.success(), "{options:?}: {end:?}");
+        assert_eq!(answer.len(), 1000);
+    }
+    let (_, end, _) = run(&["-q", "--rate", "5K", "--interval", "10ms", "--progress", "always"]);
+    assert!(!end.stderr.is_empty(), "the later --progress counts");
+    run(&["--progress", "always", "--rate", "5K", "--interval", "10ms", "--quiet"])
+        .1
+        .succeeded("the later --quiet counts");
+}
+
+#[test]
+fn what_other_programs_call_a_rate_is_suggested() {
+    for option in ["--limit", "--speed", "--bwlimit"] {
+        refuses(&[option, "5M"], &[option, "'--rate'"]);
+        refuses(&[&format!("{option}=5M")], &[option, "'--rate'"]);
+    }
+}
+
+#[test]
+fn the_options_of_pv_that_mean_the_same_are_accepted() {
+    for options in [
+        &["-L", "1G"][..],
+        &["--rate-limit", "1G"],
+        &["-N", "name"],
+        &["-s", "1000"],
+        &["-i", "2"],
+        &["-B", "64K"],
+        &["--buffer-size", "64K"],
+    ] {
+        let (answer, end, left) = run(options);
+        end.succeeded(format!("{options:?}"));
+        assert_eq!((answer.len(), left), (1000, 0), "{options:?}");
+    }
+    for stop in ["-S", "--stop-at-size"] {
+        let (answer, end, left) = run(&[stop, "-s", "400"]);
+        end.succeeded(stop);
+        assert_eq!((answer.len(), left), (400, 600));
+    }
+    refuses(&["-S"], &["--size"]);
+}
+
+#[test]
+fn an_interval_beyond_the_clock_is_refused() {
+    for time in ["18446744073709549568", "1e19", "99999999h"] {
+        refuses(&["--interval", time], &["--interval", time]);
+        refuses(&["--burst", &format!("{time}s")], &["--burst", time]);
+    }
+}
+
+#[test]
+fn a_descriptor_that_cannot_be_is_no_file() {
+    let session = Session::new();
+    let mut command = session.command(&["--stats", "99999999999"]);
+    let output = command.stdin(Stdio::null()).current_dir(session.runtime.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_eq!(std::fs::read_dir(session.runtime.path()).unwrap().count(), 0, "nothing was made");
+    refuses(&["--stats=-1"], &["--stats", "'-1'", "./-1"]);
+}

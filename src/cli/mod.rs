@@ -21,7 +21,7 @@ use std::io::{IsTerminal, stdout};
 use std::process::exit;
 
 use anyhow::{Result, anyhow};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use pcproxy::report::{say, tell};
 use pcproxy::transfer::Config;
@@ -42,7 +42,7 @@ Examples:
   cat big | pcproxy --buffer 64K | nc host 9000
       a buffer of 64 KiB between a file and the network
   cat big | pcproxy --rate 10M | nc host 9000
-      10 MiB a second in every interval, however the producer stutters
+      10 MiB per second, never more, even if the producer stutters
   tar c /home | pcproxy --schedule '08:00,512K 18:00,10M' | ssh host 'cat > home.tar'
       slow by day, faster by night
   pg_dump db | pcproxy --buffer 1G --low-water 25% | zstd > db.zst
@@ -54,7 +54,7 @@ Examples:
       at most 4 MiB/s, and 10 MiB/s together with all others of the group uplink
 
 Sizes: 64K and 64KiB are 65,536 bytes, 64kB is 64,000 bytes, a plain number is bytes.
-Rates: a size a second, 10M or 10M/s, or bits a second, 80Mbit.
+Rates: a size per second, 10M or 10M/s, or bits per second, 80Mbit.
 
 Exit status: 0 if everything read was delivered, 1 on an I/O error, 2 on a bad command line,
 by SIGPIPE if the consumer left first, by the signal if interrupted.";
@@ -62,6 +62,8 @@ by SIGPIPE if the consumer left first, by the signal if interrupted.";
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(version, about = ABOUT, long_about = LONG_ABOUT, after_long_help = EXAMPLES)]
+// A repeated option overrides the one before it, so that aliases of the shell can have options.
+#[command(args_override_self = true)]
 #[command(args_conflicts_with_subcommands = true, subcommand_value_name = "COMMAND")]
 struct Cli {
     #[command(subcommand)]
@@ -102,7 +104,14 @@ impl Order {
     /// prints what was asked for, such as `--help`, and exits with status 0.
     pub fn read() -> Order {
         let arguments: Vec<_> = env::args_os().collect();
-        let cli = Cli::try_parse_from(&arguments).map_err(|error| {
+        let parsed = Cli::try_parse_from(&arguments).or_else(|error| match joined(&arguments, &error) {
+            Some(arguments) => Cli::try_parse_from(arguments).map_err(|second| match second.kind() {
+                ErrorKind::UnknownArgument => error,
+                _ => second,
+            }),
+            None => Err(error),
+        });
+        let cli = parsed.map_err(|error| {
             if !error.use_stderr() {
                 show(&error);
             }
@@ -111,7 +120,8 @@ impl Order {
                 tell(&error.render().to_string());
                 exit(2);
             }
-            anyhow!(in_one_line(&error.to_string()))
+            let suggestion = suggestion(&error).unwrap_or_default();
+            anyhow!(in_one_line(&error.to_string()) + suggestion)
         });
         cli.and_then(Cli::order).unwrap_or_else(|reason| {
             let reason = reason.to_string();
@@ -177,6 +187,43 @@ impl Tool {
             Tool::Top(top) => top.run(),
             Tool::Plot(plot) => plot.run(),
         }
+    }
+}
+
+/// The arguments with a value that looks like an option, such as in `--rate -5M`, marked as a value, so
+/// that clap's error names the option. Nothing if that is not what is wrong.
+fn joined(arguments: &[OsString], error: &clap::Error) -> Option<Vec<OsString>> {
+    // Of `-5M` clap names the first letter only.
+    let unknown = unknown_argument(error)?;
+    if !unknown.strip_prefix('-')?.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let at = arguments.iter().position(|argument| argument.to_str().is_some_and(|text| text.starts_with(unknown)))?;
+    let before = arguments.get(at.checked_sub(1)?)?.to_str()?;
+    let mut arguments = arguments.to_vec();
+    if before.starts_with('-') && !before.contains('=') {
+        let value = arguments.remove(at);
+        arguments[at - 1].push("=");
+        arguments[at - 1].push(value);
+    } else if Cli::command().get_subcommands().any(|command| arguments[1] == command.get_name()) {
+        arguments.insert(at, "--".into());
+    } else {
+        return None;
+    }
+    Some(arguments)
+}
+
+/// What other programs call `--rate`.
+fn suggestion(error: &clap::Error) -> Option<&'static str> {
+    const KNOWN_ELSEWHERE: [&str; 6] = ["--limit", "--speed", "--bwlimit", "--max-rate", "--throttle", "--bandwidth"];
+    KNOWN_ELSEWHERE.contains(&unknown_argument(error)?).then_some("; tip: a similar argument exists: '--rate'")
+}
+
+/// The argument that clap does not know, if that is the error.
+fn unknown_argument(error: &clap::Error) -> Option<&str> {
+    match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) if error.kind() == ErrorKind::UnknownArgument => Some(argument),
+        _ => None,
     }
 }
 

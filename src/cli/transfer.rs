@@ -14,7 +14,7 @@ use pcproxy::shaping::{Burst, Rate, Schedule, parse_burst};
 use pcproxy::transfer::Config;
 use pcproxy::units::{parse_interval, parse_rate, parse_size, parse_time, show_rate};
 
-use super::words::{buffer_size, command_like};
+use super::words::{self, RateOrOff, buffer_size, command_like, rate_or_off, text};
 
 /// What to read and what to write.
 #[derive(Debug, Args)]
@@ -52,40 +52,39 @@ pub struct Ends {
 pub struct Transfer {
     /// Hold at most SIZE bytes
     ///
-    /// From 1 byte to what the memory allows. Memory is taken only as the buffer fills.
-    #[arg(short, long, value_name = "SIZE", default_value = "64K", value_parser = buffer_size, help_heading = "Buffer")]
+    /// From 1 byte to the memory of the machine. Memory is taken only as the buffer fills.
+    #[arg(short, long, short_alias = 'B', alias = "buffer-size", value_name = "SIZE", default_value = "64K", value_parser = buffer_size, help_heading = "Buffer")]
     buffer: usize,
 
-    /// Resume a paused producer once no more than this is held [default: 50%]
+    /// Resume a paused producer when the buffer has drained to this [default: 50%]
     ///
     /// A size below --buffer, or a share of it. 0 waits until the buffer is empty.
     #[arg(long, value_name = "SIZE|N%", default_value = "50%", hide_default_value = true, value_parser = share, help_heading = "Buffer")]
     low_water: Share,
 
-    /// Grow the neighbours' pipes to SIZE, or keep them as they are
+    /// Grow the pipes on both sides to SIZE, or keep their size
     ///
     /// Larger pipes mean fewer and larger steps on both sides. The system may refuse to grow
-    /// them beyond /proc/sys/fs/pipe-max-size; they then stay as they are. They are never
+    /// them beyond /proc/sys/fs/pipe-max-size; they then keep their size. They are never
     /// shrunk.
     #[arg(long, value_name = "SIZE|keep", default_value = "1M", value_parser = pipe_size, help_heading = "Buffer")]
     pipe_size: PipeSize,
 
-    /// Feed the consumer at most RATE bytes a second
+    /// Feed the consumer at most RATE bytes per second
     ///
-    /// In every interval of t seconds at most RATE * t bytes pass, and the burst: also after
-    /// a silence, which earns no credit.
-    #[arg(short, long, value_name = "RATE", value_parser = parse_rate, help_heading = "Rate")]
-    rate: Option<u64>,
+    /// Never more than RATE * t bytes plus the burst in any t seconds, and what --catch-up makes
+    /// up for. Idle time builds up no credit. 'off' is no limit.
+    #[arg(short, long, visible_short_alias = 'L', alias = "rate-limit", value_name = "RATE", value_parser = rate_or_off, help_heading = "Rate")]
+    rate: Option<RateOrOff>,
 
-    /// Let a burst of SIZE, or of TIME at the rate, pass at once [default: 9ms]
+    /// Allow bursts of up to SIZE bytes, or TIME worth of the rate [default: 9ms]
     ///
-    /// The depth of the token bucket. A deeper one makes up for longer delays of a busy
-    /// machine, and feeds the consumer less evenly. Without this option, no more than 5ms of
-    /// it can be earned by silence.
+    /// The depth of the token bucket. A deeper bucket feeds the consumer less evenly. Without this
+    /// option, idle time builds up at most 5ms of it.
     #[arg(long, value_name = "SIZE|TIME", value_parser = parse_burst, help_heading = "Rate")]
     burst: Option<Burst>,
 
-    /// Make up for delays of a busy machine, of at most TIME at once
+    /// Make up for delays of a busy machine, up to TIME at once
     ///
     /// Only the machine's own delay is made up for: the time between the moment at which bytes
     /// could have gone on and the moment at which they did. 0 makes up for nothing.
@@ -94,24 +93,24 @@ pub struct Transfer {
 
     /// Limit the rate by time of day and day of week
     ///
-    /// Entries '[DAY-]HH:MM,RATE', set apart by spaces, in local time; RATE may be 'off'. An
-    /// entry without a day stands for every day. Each stays in force until the next.
+    /// Entries '[DAY[-DAY]-]HH:MM[-HH:MM],RATE', separated by spaces, in local time. RATE may be
+    /// 'off'. An entry without a day is for every day. It stays in force until the next entry, or
+    /// from the first to the second of two times.
     #[arg(long, value_name = "TIMETABLE", conflicts_with = "rate", help_heading = "Rate")]
     schedule: Option<Schedule>,
 
     /// Share one limit with all others that name the same group
     ///
-    /// NAME may be a path, such as site/backup: each prefix that has a limit counts too. RATE is
-    /// the limit that the group gets if it has none. 'pcproxy group' sets, shows and lifts
-    /// limits.
+    /// NAME may be a path, such as site/backup: the limit of each prefix counts too. RATE is the
+    /// limit that the group gets if it has none. 'pcproxy group' sets, shows and lifts limits.
     #[arg(short, long, value_name = "NAME[=RATE]", value_parser = group, help_heading = "Group")]
     group: Option<(Name, Option<u64>)>,
 
-    /// Get a share of the group's limit in proportion to N, from 1 to 1000
+    /// Weight of this transfer's share of the group's limit, from 1 to 1000
     #[arg(long, value_name = "N", default_value = "100", value_parser = value_parser!(u32).range(1..=1000), requires = "group", help_heading = "Group")]
     weight: u32,
 
-    /// Get at least RATE of the group's limit before others get more than theirs
+    /// Guaranteed minimum share of the group's limit
     ///
     /// Refused if the group has less left to guarantee.
     #[arg(long, value_name = "RATE", value_parser = parse_rate, requires = "group", help_heading = "Group")]
@@ -121,46 +120,58 @@ pub struct Transfer {
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Input")]
     pub stop_after: Option<u64>,
 
-    /// Call this transfer TEXT, where it is shown and to 'pcproxy ctl'
-    #[arg(long, value_name = "TEXT", help_heading = "Reports")]
+    /// Stop after the number of bytes that --size names
+    #[arg(short = 'S', long, requires = "size", conflicts_with = "stop_after", help_heading = "Input")]
+    stop_at_size: bool,
+
+    /// Name of this transfer, for the reports and for 'pcproxy ctl'
+    #[arg(long, short_alias = 'N', value_name = "TEXT", value_parser = text(), help_heading = "Reports")]
     name: Option<String>,
 
-    /// Say how many bytes are to come; known without it where stdin is a file
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Reports")]
+    /// Expected total, for percentage and ETA (detected if the input is a file)
+    #[arg(short, long, value_name = "SIZE", value_parser = parse_size, help_heading = "Reports")]
     pub size: Option<u64>,
 
     /// Show progress on stderr
     ///
-    /// auto: where stderr is a terminal, stdout is not, and it takes longer than half a second.
-    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto", help_heading = "Reports")]
+    /// auto: if stderr is a terminal, stdout is not, and the transfer takes longer than half a
+    /// second.
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        default_value = "auto",
+        overrides_with = "quiet",
+        help_heading = "Reports"
+    )]
     progress: When,
 
     /// Show no progress
-    #[arg(short, long, conflicts_with = "progress", help_heading = "Reports")]
+    #[arg(short, long, overrides_with = "progress", help_heading = "Reports")]
     quiet: bool,
 
-    /// Say at the end how it went, and who was slow
+    /// Print a summary at the end: how much, how fast, and which side was slow
     ///
-    /// The same at any time: kill -USR1 PID.
+    /// 'kill -USR1 PID' prints it at any time.
     #[arg(long, help_heading = "Reports")]
     summary: bool,
 
     /// Write a JSON object to FILE, or descriptor FD, every --interval and at the end
     ///
-    /// 'pcproxy plot' draws such a file. docs/guide.md has the fields.
-    #[arg(long, value_name = "FILE|FD", value_parser = stats_target, help_heading = "Reports")]
+    /// 'pcproxy plot' draws such a file. docs/protocol.md lists the fields.
+    #[arg(long, value_name = "FILE|FD", value_parser = OsStringValueParser::new().try_map(stats_target), help_heading = "Reports")]
     stats: Option<Target>,
 
-    /// Draw the progress line, and write statistics, every TIME
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval, help_heading = "Reports")]
+    /// Time between two updates of the progress line, and between two records
+    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = parse_interval, help_heading = "Reports")]
     interval: Duration,
 
-    /// Do not listen to 'pcproxy ctl' and 'pcproxy top'
+    /// Do not answer 'pcproxy ctl' and 'pcproxy top'
     #[arg(long, help_heading = "Reports")]
     no_control: bool,
 }
 
-/// A number of bytes, or a share of the buffer, in the user's words and in ours.
+/// A number of bytes, or a share of the buffer, with the text it was given as.
 #[derive(Clone, Debug)]
 struct Share {
     text: String,
@@ -198,7 +209,10 @@ impl Ends {
         Ok(())
     }
 
-    /// What these and the other options say together.
+    /// Puts these and the other options together.
+    ///
+    /// # Errors
+    /// One line for the user, if the options contradict each other.
     pub fn config(&self, options: &Transfer) -> Result<Config> {
         self.check_words()?;
         Ok(Config {
@@ -213,7 +227,10 @@ impl Ends {
 }
 
 impl Transfer {
-    /// What the options say together, for stdin and stdout.
+    /// Checks the options against each other, and puts them together, for stdin and stdout.
+    ///
+    /// # Errors
+    /// One line for the user, if the options contradict each other.
     pub fn config(&self) -> Result<Config> {
         let (low_water, low_share) = match self.low_water.amount {
             Amount::Bytes(bytes) => (bytes, bytes as f64 / self.buffer as f64),
@@ -226,14 +243,15 @@ impl Transfer {
                 self.buffer
             );
         }
-        if let (Some(least), Some(most)) = (self.min_rate, self.rate)
+        let rate = self.rate.and_then(|RateOrOff(rate)| rate);
+        if let (Some(least), Some(most)) = (self.min_rate, rate)
             && least > most
         {
-            bail!(
-                "--min-rate must not be above --rate: {} are above {}",
-                show_rate(least as f64),
-                show_rate(most as f64)
-            );
+            let [least, most] = [least, most].map(|rate| show_rate(rate as f64));
+            bail!("--min-rate must not be above --rate: {least} is above {most}");
+        }
+        if self.schedule.is_some() {
+            words::check_time_zone();
         }
         Ok(Config {
             inputs: vec![Address::Standard],
@@ -249,7 +267,7 @@ impl Transfer {
                 PipeSize::Keep => None,
                 PipeSize::Grow(size) => Some(size),
             },
-            rate: match (self.rate, &self.schedule) {
+            rate: match (rate, &self.schedule) {
                 (Some(rate), _) => Rate::Constant(rate),
                 (None, Some(schedule)) => Rate::Timetable(schedule.clone()),
                 (None, None) => Rate::Free,
@@ -261,7 +279,7 @@ impl Transfer {
                 rate,
                 terms: Terms { weight: self.weight, guaranteed: self.min_rate.unwrap_or(0) },
             }),
-            stop_after: self.stop_after,
+            stop_after: if self.stop_at_size { self.size } else { self.stop_after },
             reports: Reports {
                 name: self.name.clone(),
                 size: self.size,
@@ -299,17 +317,24 @@ fn pipe_size(text: &str) -> Result<PipeSize> {
 
 fn group(text: &str) -> Result<(Name, Option<u64>)> {
     let (name, rate) = match text.split_once('=') {
-        Some((name, rate)) => (name, Some(parse_rate(rate).map_err(|error| anyhow!("'{rate}' {error}"))?)),
+        Some((name, rate)) => {
+            let RateOrOff(parsed) = rate_or_off(rate).map_err(|error| anyhow!("'{rate}' {error}"))?;
+            (name, parsed)
+        }
         None => (text, None),
     };
     Ok((name.parse()?, rate))
 }
 
-/// A number is a descriptor.
-fn stats_target(text: &str) -> Result<Target> {
-    match text.parse::<i32>() {
-        Ok(number) if number < 0 => bail!("is neither a file nor a descriptor: a descriptor is at least 0"),
-        Ok(number) => Ok(Target::Descriptor(number)),
-        Err(_) => Ok(Target::File(text.into())),
+/// A number is a descriptor, everything else a file.
+fn stats_target(given: OsString) -> Result<Target> {
+    let number = given.to_str().filter(|text| {
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    });
+    match number.map(str::parse::<i32>) {
+        None => Ok(Target::File(given.into())),
+        Some(Ok(number)) if number >= 0 => Ok(Target::Descriptor(number)),
+        Some(_) => bail!("is no descriptor; for a file of that name write ./{}", given.display()),
     }
 }

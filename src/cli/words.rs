@@ -1,18 +1,29 @@
 //! Words and tables that several commands have in common.
 
-use anyhow::{Result, anyhow};
+use std::env;
+
+use anyhow::{Result, anyhow, bail};
 use clap::CommandFactory;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use comfy_table::{CellAlignment, Table, presets};
+use jiff::tz::TimeZone;
 use pcproxy::buffer::check_size;
+use pcproxy::report::say;
 use pcproxy::units::{parse_rate, parse_size};
 
-/// A limit in bytes a second, or none.
+/// A limit in bytes per second, or none.
 #[derive(Clone, Copy, Debug)]
 pub struct RateOrOff(pub Option<u64>);
 
-/// What `--rate` takes, or 'off'.
+/// A rate, or 'off' for no limit.
 pub fn rate_or_off(text: &str) -> Result<RateOrOff> {
-    if text == "off" { Ok(RateOrOff(None)) } else { Ok(RateOrOff(Some(parse_rate(text)?))) }
+    match text {
+        "off" => Ok(RateOrOff(None)),
+        rate => match parse_rate(rate) {
+            Ok(rate) => Ok(RateOrOff(Some(rate))),
+            Err(error) => bail!("{error}; 'off' is no limit"),
+        },
+    }
 }
 
 /// The command that a word was perhaps meant to be.
@@ -30,8 +41,30 @@ pub fn buffer_size(text: &str) -> Result<usize> {
     check_size(parse_size(text)?).map_err(|reason| anyhow!(reason))
 }
 
-/// A table for people. Columns of words, `left`, begin at the left, those of numbers end at the
-/// right.
+/// A parser of texts for people, such as names. Bytes that are not UTF-8 become U+FFFD, as records
+/// and terminals show them.
+pub fn text() -> impl TypedValueParser<Value = String> {
+    OsStringValueParser::new().map(|text| text.to_string_lossy().into_owned())
+}
+
+/// Says so if `$TZ` names no time zone. The timetable then follows UTC, as `date` does.
+pub fn check_time_zone() {
+    if let Some(zone) = env::var_os("TZ").filter(|zone| !zone.is_empty())
+        && TimeZone::try_system().is_err()
+    {
+        say(format!(
+            "TZ: '{}' is not a known time zone; the timetable follows UTC",
+            printable(&zone.to_string_lossy())
+        ));
+    }
+}
+
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, "?")
+}
+
+/// A table for people. The columns in `left` are words and begin at the left, the others are numbers
+/// and end at the right.
 pub fn table(header: &[&str], left: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header).add_rows(rows);

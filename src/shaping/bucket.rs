@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Refusal, Shaper, Unshaped};
-use crate::units::{UnitError, parse_size};
+use crate::units::{UnitError, parse_size, parse_time};
 
 /// Tokens are counted in billionths of a byte: a rate of one byte a second drips exactly
 /// one of them each nanosecond, so no division is ever rounded and nothing drifts.
@@ -58,7 +58,7 @@ impl Default for Burst {
 /// ```
 pub fn parse_burst(text: &str) -> Result<Burst, UnitError> {
     let parsed = if text.ends_with('s') {
-        text.parse::<jiff::SignedDuration>().ok().and_then(|time| time.try_into().ok()).map(Burst::Time)
+        parse_time(text).ok().map(Burst::Time)
     } else {
         parse_size(text).ok().map(Burst::Bytes)
     };

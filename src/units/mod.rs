@@ -3,5 +3,5 @@
 mod parse;
 mod show;
 
-pub use parse::{UnitError, parse_interval, parse_rate, parse_size, parse_time};
+pub use parse::{GivenRate, RateUnit, UnitError, parse_interval, parse_rate, parse_size, parse_time};
 pub use show::{show_briefly, show_bytes, show_rate, show_share, show_size, show_time};

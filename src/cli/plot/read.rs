@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 use std::iter::once;
 use std::ptr;
 
@@ -19,6 +19,16 @@ const COLUMNS: f64 = 400.0;
 
 /// A step shorter than this share of the median step is joined with the step before it.
 const SHORT_STEP: f64 = 0.1;
+
+/// The longest line in bytes. A status has about 500.
+const LONGEST_LINE: u64 = 1 << 16;
+
+/// The longest run in seconds: about 300 years.
+const LONGEST_RUN: f64 = 1e10;
+
+/// The highest rate in bytes per second. A lower bound is not needed: rates below one byte per second
+/// count as 0.
+const HIGHEST_RATE: f64 = u64::MAX as f64;
 
 /// Why there is no picture, in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +48,8 @@ impl std::error::Error for PlotError {}
 /// The statuses of one recorded run, in the order of time.
 ///
 /// A file may hold several runs, one after the other or mixed. The run of the last line is read.
-/// Unknown fields and empty lines are skipped. An incomplete last line is skipped too: the run was
-/// killed while it wrote it.
+/// Unknown fields and empty lines are skipped, and so are statuses of which only a first part was
+/// written: the run was killed, or the disk was full. Numbers beyond all bounds are bounded.
 ///
 /// # Errors
 /// When a line cannot be read, is not JSON, or is not a status of a known version, and when there
@@ -50,13 +60,16 @@ pub fn read(mut lines: impl BufRead) -> Result<Vec<Status>, PlotError> {
     let mut line = Vec::new();
     for number in 1_u64.. {
         line.clear();
-        match lines.read_until(b'\n', &mut line) {
+        match lines.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
             Ok(0) => break,
+            Ok(length) if length as u64 == LONGEST_LINE && !line.ends_with(b"\n") => {
+                return Err(PlotError { reason: format!("line {number}: longer than any status") });
+            }
             Ok(_) if line.trim_ascii().is_empty() => continue,
             Ok(_) => {}
             Err(error) => return Err(PlotError { reason: error.to_string() }),
         }
-        match parse(&line) {
+        match parse(&line).or_else(|reason| parse_glued(&line).ok_or(reason)) {
             Ok(status) => {
                 let run = runs.entry(status.pid).or_default();
                 // In a container every run may have the same process number.
@@ -83,6 +96,14 @@ fn is_incomplete(line: &[u8]) -> bool {
     !line.ends_with(b"\n") && serde_json::from_slice::<IgnoredAny>(line).is_err()
 }
 
+/// The status at the end of a line that begins with the first part of another one. A full disk or a
+/// crash leaves such a part, and the next run appends to it.
+fn parse_glued(line: &[u8]) -> Option<Status> {
+    const BEGIN: &[u8] = b"{\"version\"";
+    let at = line.windows(BEGIN.len()).rposition(|window| window == BEGIN).filter(|at| *at > 0)?;
+    parse(&line[at..]).ok()
+}
+
 /// Parses one line. The error says what is wrong with it.
 fn parse(line: &[u8]) -> Result<Status, String> {
     /// The field that every version has.
@@ -106,7 +127,18 @@ fn parse(line: &[u8]) -> Result<Status, String> {
     if version != VERSION {
         return Err(format!("a status of version {version}; this pcproxy knows version {VERSION}"));
     }
-    serde_json::from_slice(line).map_err(reason)
+    serde_json::from_slice(line).map(bounded).map_err(reason)
+}
+
+/// The status with all times and rates in bounds that a picture can show. A recording may come from
+/// anywhere.
+fn bounded(mut status: Status) -> Status {
+    let rates = [&mut status.rate, &mut status.mean_rate, &mut status.peak_rate];
+    for rate in rates {
+        *rate = if *rate < 1.0 { 0.0 } else { rate.min(HIGHEST_RATE) };
+    }
+    status.elapsed = status.elapsed.clamp(0.0, LONGEST_RUN);
+    status
 }
 
 /// The interval between two statuses. Times are in seconds since the beginning of the run, sizes in

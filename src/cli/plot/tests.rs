@@ -1,6 +1,7 @@
 //! What is drawn of a recorded run, and what is not.
 
 use pcproxy::stats::Status;
+use proptest::prelude::*;
 
 use super::draw::draw;
 use super::read::read;
@@ -254,4 +255,109 @@ fn a_limit_far_above_the_rate_is_only_named() {
     run[70..].iter_mut().for_each(|status| status.limit = Some(1 << 40));
     assert_eq!(top(&run), before);
     assert!(texts(&run).iter().any(|text| text.starts_with("limit (up to 1 TiB/s")));
+}
+
+#[test]
+fn half_a_status_before_another_is_left_out() {
+    let (first, second) = (lines(&run(1)), lines(&run(2)[1..]));
+    for end in 1..first.len() - 1 {
+        let text = format!("{first}{}{second}", &first[..end]);
+        assert_eq!(read(text.as_bytes()), Ok(run(2)), "{end}");
+    }
+}
+
+#[test]
+fn a_line_without_an_end_takes_no_memory() {
+    let endless = std::io::BufReader::new(std::io::repeat(b'x'));
+    assert_eq!(read(endless).unwrap_err().to_string(), "line 1: longer than any status");
+}
+
+#[test]
+fn a_rate_beyond_all_bounds_is_drawn() {
+    for (name, value) in
+        [("rate", "1.75e308"), ("rate", "5e-324"), ("rate", "-1e300"), ("elapsed", "1e300"), ("elapsed", "-5")]
+    {
+        let text = lines(&run(20));
+        let line = text.lines().nth(7).unwrap();
+        let (before, after) = line.split_once(&format!("\"{name}\":")).unwrap();
+        let hostile = format!("{before}\"{name}\":{value}{}", &after[after.find(',').unwrap()..]);
+        let text = text.replace(line, &hostile);
+        let svg = draw(&read(text.as_bytes()).unwrap()).unwrap();
+        assert!(elements(&svg).len() > 30 && svg.len() < 100_000, "{name} {value}: {} bytes", svg.len());
+    }
+}
+
+/// A number that is likely to break something.
+fn hostile_number() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just("5e-324".to_owned()),
+        Just("1.75e308".to_owned()),
+        Just("1e400".to_owned()),
+        Just("-0.0".to_owned()),
+        Just("18446744073709551615".to_owned()),
+        Just("18446744073709551616".to_owned()),
+        Just("null".to_owned()),
+        any::<f64>().prop_map(|number| format!("{number:e}")),
+        any::<u64>().prop_map(|number| number.to_string()),
+        any::<i32>().prop_map(|number| number.to_string()),
+    ]
+}
+
+/// Reads a recording from outside and draws it if it is one. The picture has a bounded size.
+fn read_and_draw(text: &[u8]) -> Result<(), TestCaseError> {
+    if let Ok(run) = read(text) {
+        let svg = draw(&run).unwrap();
+        prop_assert!(svg.len() < 1_000_000, "{} bytes", svg.len());
+        elements(&svg);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_bytes_make_the_plot_panic(text in prop::collection::vec(any::<u8>(), 0..300)) {
+        read_and_draw(&text)?;
+    }
+
+    #[test]
+    fn no_numbers_make_the_plot_panic(
+        changes in prop::collection::vec((0_usize..40, 0_usize..25, hostile_number()), 1..30),
+    ) {
+        let mut run = run(40);
+        run.iter_mut().step_by(3).for_each(|status| status.limit = Some(12 * MIB));
+        let mut lines: Vec<_> = lines(&run).lines().map(str::to_owned).collect();
+        for (line, field, number) in changes {
+            let mut fields: Vec<_> = lines[line].split(',').map(str::to_owned).collect();
+            let at = field % fields.len();
+            // Never the pid, the version or the name, so that most of the run stays one run.
+            if let Some((key, _)) = fields[at].clone().split_once(':')
+                && !["pid", "version", "name"].iter().any(|kept| key.contains(kept))
+                && !fields[at].contains('}')
+            {
+                fields[at] = format!("{key}:{number}");
+                lines[line] = fields.join(",");
+            }
+        }
+        // One line that is refused would hide the others.
+        lines.retain(|line| serde_json::from_str::<Status>(line).is_ok());
+        read_and_draw((lines.join("\n") + "\n").as_bytes())?;
+    }
+
+    #[test]
+    fn no_damage_makes_the_plot_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0_u8..3), 1..12),
+    ) {
+        let mut text = lines(&run(6)).into_bytes();
+        for (at, byte, kind) in changes {
+            let at = at.index(text.len());
+            match kind {
+                0 => text[at] = byte,
+                1 => text.insert(at, byte),
+                _ => _ = text.remove(at),
+            }
+        }
+        read_and_draw(&text)?;
+    }
 }
