@@ -175,6 +175,7 @@ impl Tool {
     fn check(&self) -> Result<()> {
         match self {
             Tool::Group(group) => group.check(),
+            Tool::Plot(plot) => plot.check(),
             _ => Ok(()),
         }
     }

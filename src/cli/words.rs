@@ -9,7 +9,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use jiff::tz::TimeZone;
 use pcproxy::buffer::check_size;
 use pcproxy::report::say;
-use pcproxy::units::{parse_rate, parse_size};
+use pcproxy::units::{parse_rate, parse_size, printable};
 
 /// A limit in bytes per second, or none.
 #[derive(Clone, Copy, Debug)]
@@ -57,10 +57,6 @@ pub fn check_time_zone() {
             printable(&zone.to_string_lossy())
         ));
     }
-}
-
-fn printable(text: &str) -> String {
-    text.replace(char::is_control, "?")
 }
 
 /// A table for people. The columns in `left` are words and begin at the left, the others are numbers

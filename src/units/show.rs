@@ -76,6 +76,12 @@ pub fn show_bytes(bytes: u64) -> String {
     shown + if bytes == 1 { " byte" } else { " bytes" }
 }
 
+/// A text from outside, such as a name or a path, that is harmless on a terminal: control characters
+/// become `?`.
+pub fn printable(text: &str) -> String {
+    text.replace(char::is_control, "?")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,242 +1,389 @@
-//! Drawing a recorded run as SVG: rate, limit and buffer over time.
+//! Drawing one recorded run, or two to compare: rate, limit, states and buffer over time.
 
-use std::io;
-
-use pcproxy::stats::Status;
-use pcproxy::units::{show_rate, show_size, show_time};
-use plotters::coord::{CoordTranslate, Shift};
-use plotters::element::DashedPathElement;
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use jiff::tz::TimeZone;
+use pcproxy::stats::{State, Status};
+use pcproxy::units::{RateUnit, printable, show_rate, show_share, show_size, show_time};
 
 use super::axis::Axis;
-use super::read::{PlotError, Step, highest, nothing, steps, thinned};
+use super::read::{PlotError, Step, highest, nothing, states, steps, thinned, usual_peak};
+use super::svg::{Anchor, Class, Svg, Theme};
 
 /// Width and height of the picture in pixels.
-const SIZE: (u32, u32) = (960, 540);
+const SIZE: (f64, f64) = (960.0, 560.0);
 
-/// Height of the title and what is below it, and where the lower panel begins, in pixels.
-const HEADER: u32 = 66;
-const LOWER: u32 = 346;
+/// Left and right edge of all panels, in pixels.
+const LEFT: f64 = 78.0;
+const RIGHT: f64 = SIZE.0 - 26.0;
 
-/// Left and right of both panels: the edge of the picture and the labels of the axis, and room
-/// for half a label of time.
-const EDGE: u32 = 14;
-const LEFT: u32 = 78;
-const RIGHT: u32 = 26;
+/// Upper and lower edges in pixels: of the panel of rates, of the bands of states, of the panel of
+/// the buffer.
+const RATES: (f64, f64) = (94.0, 300.0);
+const BANDS: f64 = 308.0;
+const BUFFER: (f64, f64) = (380.0, 506.0);
 
-/// Room for the legend above each panel.
-const LEGEND: u32 = 28;
+/// Height of a band, and the distance between the middles of two rows of text, in pixels.
+const BAND: f64 = 10.0;
+const ROW: f64 = 14.0;
 
-/// From so many points on, the rate is drawn with a finer line.
-const CROWD: usize = 400;
+/// Middle of the legend above a panel, in pixels above its upper edge.
+const LEGEND: f64 = 14.0;
 
-/// A limit beyond so many times the highest rate is not drawn, since it would leave the rate
-/// flat at the bottom.
+/// The rate of a run with more steps than this is drawn with a finer line.
+const DENSE: usize = 400;
+
+/// A limit above this multiple of the highest rate is not drawn, since it would leave the rate flat
+/// at the bottom.
 const FAR: f64 = 2.0;
 
-const FONT: &str = "sans-serif";
-const INK: RGBColor = RGBColor(34, 34, 34);
-const FAINT: RGBColor = RGBColor(100, 100, 100);
-const GRID: RGBColor = RGBColor(226, 226, 226);
+/// The shortest distance in pixels between two marks of values that were cut.
+const MARKS: f64 = 14.0;
 
-const RATE: Pen = Pen { color: RGBColor(31, 95, 168), width: 2, kind: Kind::Solid };
-const CROWDED_RATE: Pen = Pen { color: RGBColor(90, 145, 210), width: 1, ..RATE };
-const MEAN: Pen = Pen { color: INK, width: 1, kind: Kind::Solid };
-const LIMIT: Pen = Pen { color: RGBColor(200, 70, 20), width: 2, kind: Kind::Dashed };
-const HELD: Pen = Pen { color: RGBColor(15, 125, 110), width: 1, kind: Kind::Filled };
-const BUFFER: Pen = Pen { color: INK, width: 1, kind: Kind::Dashed };
+/// What the user may choose of a picture.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Style {
+    /// Colours.
+    pub theme: Theme,
+    /// Label the axis with the time of day.
+    pub time_of_day: bool,
+}
 
-/// What drawing returns: on a text in memory only plotters itself can fail.
-type Drawn<T> = Result<T, DrawingAreaErrorKind<io::Error>>;
+/// A run to draw.
+struct Run<'a> {
+    last: &'a Status,
+    steps: Vec<Step>,
+}
 
-type Canvas<'a, C = Shift> = DrawingArea<SVGBackend<'a>, C>;
+impl Run<'_> {
+    fn title(&self) -> String {
+        let process = format!("pcproxy {}", self.last.pid);
+        self.last.name.as_ref().map_or(process, |name| shortened(name, 60))
+    }
 
-/// Draws one run, its statuses in the order of time: an SVG text, 960 by 540 pixels.
+    /// How much it has moved.
+    fn summary(&self) -> String {
+        let Status { done, bytes, elapsed, mean_rate, .. } = *self.last;
+        let so_far = if done { "" } else { "so far " };
+        let rate = show_rate(mean_rate);
+        format!("{so_far}{} in {}, {rate} on average", show_size(bytes), show_time(elapsed))
+    }
+}
+
+/// Draws one run, or two to compare, as an SVG text of 960 by 560 pixels. Each run is its statuses in
+/// the order of time.
 ///
-/// The upper panel shows the rate of each interval between two statuses, the mean rate so far
-/// and the limit, and the lower one the bytes held and the size of the buffer. A limit far
-/// above the rate is only named. Of a long run the extremes are drawn.
+/// The upper panel shows the rate of each interval between two statuses, the mean rate so far and the
+/// limit. Below it a band shows what the run waited for. The lower panel shows the bytes in the buffer
+/// and its size. A few rates far above all others are cut and marked, and a limit far above the rate
+/// is only named. Of a long run the extremes are drawn.
 ///
 /// # Errors
-/// When there is no status.
-pub fn draw(run: &[Status]) -> Result<String, PlotError> {
-    let last = run.last().ok_or_else(nothing)?;
-    let mut svg = String::new();
-    let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-    draw_run(&root, run, last).map_err(|error| PlotError { reason: format!("cannot draw: {error}") })?;
-    drop(root);
-    Ok(svg)
+/// When a run has no status.
+pub fn draw(runs: &[&[Status]], style: Style) -> Result<String, PlotError> {
+    let runs: Option<Vec<_>> = runs.iter().map(|run| Some(Run { last: run.last()?, steps: steps(run) })).collect();
+    let runs = runs.filter(|runs| !runs.is_empty()).ok_or_else(nothing)?;
+    let end = highest(runs.iter().map(|run| run.last.elapsed));
+    let mut picture = Picture { svg: Svg::new(SIZE, style.theme), time: time_axis(&runs, end, style) };
+    match &runs[..] {
+        [run] => picture.one(run),
+        runs => picture.several(runs),
+    }
+    Ok(picture.svg.finish())
 }
 
-/// Draws all of a run, which ends with `last`.
-fn draw_run(root: &Canvas<'_>, run: &[Status], last: &Status) -> Drawn<()> {
-    let steps = steps(run);
-    let steps = thinned(&steps);
-    let time = Axis::time(last.elapsed);
-    root.fill(&WHITE)?;
-    let (header, panels) = root.split_vertically(HEADER);
-    let (upper, lower) = panels.split_vertically(LOWER - HEADER);
-    draw_header(&header, last)?;
-    draw_rate(&upper, time, &steps)?;
-    draw_buffer(&lower, time, &steps, last.peak_buffered)?;
-    root.present()
+/// The time of day of the first run, or the time since the beginning.
+fn time_axis(runs: &[Run], end: f64, style: Style) -> Axis {
+    match runs {
+        [Run { last, .. }, ..] if style.time_of_day => {
+            Axis::time_of_day(last.time - last.elapsed, end, &TimeZone::system())
+        }
+        _ => {
+            let axis = Axis::time(end);
+            Axis { name: format!("time, {}", axis.name), ..axis }
+        }
+    }
 }
 
-/// How a series looks, so that it is told from the others without its colour too.
-#[derive(Clone, Copy)]
-struct Pen {
-    color: RGBColor,
-    width: u32,
-    kind: Kind,
+/// A picture that is being drawn.
+struct Picture {
+    svg: Svg,
+    time: Axis,
 }
 
-#[derive(Clone, Copy)]
-enum Kind {
-    Solid,
-    Dashed,
-    Filled,
+/// A panel: its edges and its axis of values.
+struct Panel {
+    edges: (f64, f64),
+    values: Axis,
 }
 
-impl Pen {
-    /// Draws a line through `points`, in the legend as in a panel. The area below one is the
-    /// caller's to close.
-    fn draw<C: CoordTranslate>(self, area: &Canvas<'_, C>, points: Vec<C::From>) -> Drawn<()>
-    where
-        C::From: Clone + 'static,
-    {
-        let style = self.color.stroke_width(self.width);
-        match self.kind {
-            Kind::Solid => area.draw(&PathElement::new(points, style))?,
-            Kind::Dashed => area.draw(&DashedPathElement::new(points, 7, 4, style))?,
-            Kind::Filled => {
-                area.draw(&Polygon::new(points.clone(), self.color.mix(0.3)))?;
-                area.draw(&PathElement::new(points, style))?;
+impl Panel {
+    /// Where a value is. Values above the end of the axis are at the upper edge.
+    fn y(&self, value: f64) -> f64 {
+        let (top, bottom) = self.edges;
+        bottom - (bottom - top) * (value / self.values.end).clamp(0.0, 1.0)
+    }
+}
+
+impl Picture {
+    /// All of one run.
+    fn one(&mut self, run: &Run) {
+        let last = run.last;
+        self.svg.bold(Class::Ink, 24.0, Anchor::Start, (LEFT, 24.0), &run.title());
+        let process = last.name.as_ref().map_or_else(String::new, |_| format!("; pcproxy {}", last.pid));
+        let group = last.group.as_ref().map_or_else(String::new, |group| format!("; group {}", shortened(group, 40)));
+        let summary = run.summary() + &process + &group;
+        self.svg.text(Class::Faint, 17.0, Anchor::Start, (LEFT, 49.0), &summary);
+
+        let kept = thinned(&run.steps);
+        self.rates(run, &kept);
+        let spans = states(&run.steps, self.time.end);
+        self.band(BANDS, &spans);
+        self.band_legend(&[spans], BANDS + BAND + ROW);
+        self.buffer(run, &kept);
+    }
+
+    /// The rate, its mean and its limit.
+    fn rates(&mut self, run: &Run, kept: &[&Step]) {
+        let peak = highest(kept.iter().map(|step| step.rate.max(step.mean)));
+        let usual = usual_peak(&run.steps);
+        let highest_limit = highest(kept.iter().filter_map(|step| step.limit));
+        let is_near = |limit: f64| peak == 0.0 || limit <= usual * FAR;
+        let near_limit = |step: &Step| step.limit.filter(|limit| is_near(*limit));
+        let is_cut = usual < highest(kept.iter().map(|step| step.rate));
+        let mean = if is_cut { usual } else { peak };
+        let top = highest(kept.iter().filter_map(|step| near_limit(step))).max(usual).max(mean);
+        let values = Axis::rates(top, unit(run.last));
+
+        let rate = if kept.len() > DENSE { Class::DenseRate } else { Class::Rate };
+        let mut legend = vec![("rate".to_owned(), rate), ("mean rate so far".to_owned(), Class::Mean)];
+        if kept.iter().any(|step| step.limit.is_some()) {
+            let far = format!(" (up to {}; not shown where far above the rate)", show_rate(highest_limit));
+            legend.push((format!("limit{}", if is_near(highest_limit) { "" } else { &far }), Class::Limit));
+        }
+        self.legend(&legend, RATES.0);
+        let name = format!("rate, {}/s", values.name);
+        let panel = self.panel(RATES, values, &name, false);
+        self.line(rate, &panel, kept.iter().flat_map(|step| step.at(step.rate)));
+        let first = kept.iter().take(1).map(|step| (step.from, step.mean));
+        self.line(Class::Mean, &panel, first.chain(kept.iter().map(|step| (step.to, step.mean))));
+        for chunk in kept.chunk_by(|one, other| near_limit(one).is_some() == near_limit(other).is_some()) {
+            let line: Vec<_> = chunk.iter().filter_map(|step| Some(step.at(near_limit(step)?))).flatten().collect();
+            if !line.is_empty() {
+                self.line(Class::Limit, &panel, line);
             }
         }
-        Ok(())
+        self.marks(Class::Cut, &panel, kept);
     }
-}
 
-/// Whose run it is, and how much it has moved.
-fn draw_header(area: &Canvas<'_>, last: &Status) -> Drawn<()> {
-    let process = format!("pcproxy {}", last.pid);
-    let summary = [
-        if last.done { String::new() } else { "so far ".to_owned() },
-        format!("{} in {}", show_size(last.bytes), show_time(last.elapsed)),
-        format!(", {} on average", show_rate(last.mean_rate)),
-        last.name.as_ref().map_or_else(String::new, |_| format!("; {process}")),
-        last.group.as_ref().map_or_else(String::new, |group| format!("; group {}", printable(group, 40))),
-    ];
-    let title = last.name.as_ref().map_or(process, |name| printable(name, 60));
-    write(area, &title, (LEFT as i32, 24), (FONT, 24, FontStyle::Bold, &INK))?;
-    write(area, &summary.concat(), (LEFT as i32, 49), (FONT, 17, &FAINT))
-}
-
-/// The rate and its limit.
-fn draw_rate(area: &Canvas<'_>, time: Axis, steps: &[&Step]) -> Drawn<()> {
-    let peak = highest(steps.iter().map(|step| step.rate.max(step.mean)));
-    let most = highest(steps.iter().filter_map(|step| step.limit));
-    let near = |limit: &f64| peak == 0.0 || *limit <= peak * FAR;
-    let near_limit = |step: &Step| step.limit.filter(near);
-    let top = highest(steps.iter().filter_map(|step| near_limit(step))).max(peak);
-
-    let rate = if steps.len() > CROWD { CROWDED_RATE } else { RATE };
-    let mut legend = vec![("rate".to_owned(), rate), ("mean rate so far".to_owned(), MEAN)];
-    if steps.iter().any(|step| step.limit.is_some()) {
-        let far = format!(" (up to {}; not shown where far above the rate)", show_rate(most));
-        legend.push((format!("limit{}", if near(&most) { "" } else { &far }), LIMIT));
+    /// Marks where rates are above the panel, and says how high the highest is.
+    fn marks(&mut self, class: Class, panel: &Panel, kept: &[&Step]) {
+        let above: Vec<_> = kept.iter().filter(|step| step.rate > panel.values.end).collect();
+        let Some(peak) = above.iter().max_by(|one, other| one.rate.total_cmp(&other.rate)) else { return };
+        let middle = |step: &Step| self.x(f64::midpoint(step.from, step.to));
+        let top = panel.edges.0;
+        let mut marks = vec![middle(peak)];
+        for x in above.iter().map(|step| middle(step)) {
+            if marks.iter().all(|mark| (mark - x).abs() >= MARKS) {
+                marks.push(x);
+            }
+        }
+        let x = marks[0];
+        for x in marks {
+            self.svg.area(class, [(x - 5.0, top + 2.0), (x + 5.0, top + 2.0), (x, top - 6.0)]);
+        }
+        let (anchor, x) = if x > (LEFT + RIGHT) / 2.0 { (Anchor::End, x - 9.0) } else { (Anchor::Start, x + 9.0) };
+        let text = format!("cut: up to {}", show_rate(peak.rate));
+        self.svg.text(Class::Ink, 14.0, anchor, (x, top + 9.0), &text);
     }
-    draw_legend(area, &legend)?;
-    let values = Axis::bytes(top);
-    let panel = draw_panel(area, time, values, &format!("rate, {}/s", values.name), false)?;
-    rate.draw(&panel, steps.iter().flat_map(|step| step.at(step.rate)).collect())?;
-    let first = steps.iter().take(1).map(|step| (step.from, step.mean));
-    MEAN.draw(&panel, first.chain(steps.iter().map(|step| (step.to, step.mean))).collect())?;
-    for chunk in steps.chunk_by(|one, other| near_limit(one).is_some() == near_limit(other).is_some()) {
-        let line: Vec<_> = chunk.iter().filter_map(|step| Some(step.at(near_limit(step)?))).flatten().collect();
-        if !line.is_empty() {
-            LIMIT.draw(&panel, line)?;
+
+    /// The bytes in the buffer, and its size.
+    fn buffer(&mut self, run: &Run, kept: &[&Step]) {
+        let top = highest(kept.iter().map(|step| step.buffer.max(step.held)));
+        let held = format!("held in the buffer (at most {})", show_size(run.last.peak_buffered));
+        self.legend(&[(held, Class::HeldArea), ("size of the buffer".to_owned(), Class::Buffer)], BUFFER.0);
+        let values = Axis::bytes(top);
+        let name = format!("buffer, {}", values.name);
+        let panel = self.panel(BUFFER, values, &name, true);
+        // Every run begins with an empty buffer.
+        let held: Vec<_> = [(0.0, 0.0)].into_iter().chain(kept.iter().map(|step| (step.to, step.held))).collect();
+        let end = kept.last().map(|step| (step.to, 0.0));
+        let area: Vec<_> =
+            held.iter().copied().chain(end).map(|(time, value)| (self.x(time), panel.y(value))).collect();
+        self.svg.area(Class::HeldArea, area);
+        self.line(Class::Held, &panel, held);
+        self.line(Class::Buffer, &panel, kept.iter().flat_map(|step| step.at(step.buffer)));
+    }
+
+    /// Two runs to compare, each from its beginning.
+    fn several(&mut self, runs: &[Run]) {
+        const CLASSES: [(Class, Class); 2] = [(Class::Rate, Class::FirstLimit), (Class::Second, Class::SecondLimit)];
+        let kept: Vec<_> = runs.iter().map(|run| thinned(&run.steps)).collect();
+        let titles: Vec<_> = runs.iter().map(Run::title).collect();
+        self.svg.bold(Class::Ink, 20.0, Anchor::Start, (LEFT, 20.0), &titles.join(" and "));
+        for (row, (run, (class, _))) in runs.iter().zip(CLASSES).enumerate() {
+            let y = 44.0 + 20.0 * row as f64;
+            self.key(class, (LEFT, y));
+            let text = format!("{}: {}", run.title(), run.summary());
+            self.svg.text(Class::Ink, 15.0, Anchor::Start, (LEFT + 37.0, y), &text);
+        }
+
+        let top = highest(runs.iter().map(|run| usual_peak(&run.steps)));
+        let limit = |step: &Step| step.limit.filter(|limit| top == 0.0 || *limit <= top * FAR);
+        let highest_limit = highest(kept.iter().flatten().filter_map(|step| limit(step)));
+        let values = Axis::rates(top.max(highest_limit), unit(runs[0].last));
+        let name = format!("rate, {}/s", values.name);
+        let panel = self.panel(RATES, values, &name, false);
+        for (kept, (class, limit_class)) in kept.iter().zip(CLASSES) {
+            self.line(class, &panel, kept.iter().flat_map(|step| step.at(step.rate)));
+            for chunk in kept.chunk_by(|one, other| limit(one).is_some() == limit(other).is_some()) {
+                let line: Vec<_> = chunk.iter().filter_map(|step| Some(step.at(limit(step)?))).flatten().collect();
+                if !line.is_empty() {
+                    self.line(limit_class, &panel, line);
+                }
+            }
+        }
+        let highest_run = kept.iter().max_by(|one, other| {
+            let peak = |kept: &[&Step]| highest(kept.iter().map(|step| step.rate));
+            peak(one).total_cmp(&peak(other))
+        });
+        if let Some(kept) = highest_run {
+            self.marks(Class::Ink, &panel, kept);
+        }
+
+        let spans: Vec<_> = runs.iter().map(|run| states(&run.steps, self.time.end)).collect();
+        for (row, (spans, (class, _))) in spans.iter().zip(CLASSES).enumerate() {
+            let y = BANDS + row as f64 * (BAND + 2.0);
+            self.band(y, spans);
+            self.svg.straight(class, (LEFT - 26.0, y + BAND / 2.0), (LEFT - 6.0, y + BAND / 2.0));
+        }
+        self.band_legend(&spans, BANDS + 2.0 * BAND + ROW + 2.0);
+
+        let values = Axis::bytes(highest(kept.iter().flatten().map(|step| step.held)));
+        let name = format!("held, {}", values.name);
+        let panel = self.panel(BUFFER, values, &name, true);
+        for (kept, (class, _)) in kept.iter().zip(CLASSES) {
+            self.line(class, &panel, [(0.0, 0.0)].into_iter().chain(kept.iter().map(|step| (step.to, step.held))));
         }
     }
-    Ok(())
-}
 
-/// What is held in the buffer, and its size.
-fn draw_buffer(area: &Canvas<'_>, time: Axis, steps: &[&Step], most: u64) -> Drawn<()> {
-    let top = highest(steps.iter().map(|step| step.buffer.max(step.held)));
-    let held = format!("held in the buffer (at most {})", show_size(most));
-    draw_legend(area, &[(held, HELD), ("size of the buffer".to_owned(), BUFFER)])?;
-    let values = Axis::bytes(top);
-    let panel = draw_panel(area, time, values, &format!("buffer, {}", values.name), true)?;
-    // Every run begins with nothing held.
-    let held = steps.iter().map(|step| (step.to, step.held));
-    let end = steps.last().map(|step| (step.to, 0.0));
-    HELD.draw(&panel, std::iter::once((0.0, 0.0)).chain(held).chain(end).collect())?;
-    BUFFER.draw(&panel, steps.iter().flat_map(|step| step.at(step.buffer)).collect())
-}
-
-/// The axes of a panel, time along the lowest one only. Returns what is between them.
-fn draw_panel<'a>(
-    area: &Canvas<'a>,
-    time: Axis,
-    values: Axis,
-    name: &str,
-    lowest: bool,
-) -> Drawn<Canvas<'a, Cartesian2d<Axis, Axis>>> {
-    let mut chart = ChartBuilder::on(area)
-        .margin_top(LEGEND)
-        .margin_right(RIGHT)
-        .margin_bottom(if lowest { EDGE } else { 0 })
-        .margin_left(EDGE)
-        .y_label_area_size(LEFT - EDGE)
-        .x_label_area_size(if lowest { 40 } else { 8 })
-        .build_cartesian_2d(time, values)?;
-    let mut mesh = chart.configure_mesh();
-    mesh.bold_line_style(GRID)
-        .axis_style(FAINT)
-        .label_style((FONT, 15, &INK))
-        .axis_desc_style((FONT, 16, &INK))
-        .set_all_tick_mark_size(4)
-        .y_desc(name);
-    if lowest {
-        mesh.x_desc(format!("time, {}", time.name));
-    } else {
-        mesh.x_label_formatter(&|_| String::new());
+    /// Where a time is.
+    fn x(&self, time: f64) -> f64 {
+        LEFT + (RIGHT - LEFT) * (time / self.time.end).clamp(0.0, 1.0)
     }
-    mesh.draw()?;
-    Ok(chart.plotting_area().clone())
-}
 
-/// What the lines mean, above a panel. No font is known here, so each entry gets a little more
-/// room than its text needs in any usual one.
-fn draw_legend(area: &Canvas<'_>, entries: &[(String, Pen)]) -> Drawn<()> {
-    let (mut x, y) = (LEFT as i32, LEGEND as i32 / 2);
-    for (text, pen) in entries {
-        let (right, above, below) = (x + 29, y - 5, y + 5);
-        pen.draw(
-            area,
-            match pen.kind {
-                Kind::Filled => vec![(x, below), (x, above), (right, above), (right, below), (x, below)],
-                Kind::Solid | Kind::Dashed => vec![(x, y), (right, y)],
-            },
-        )?;
-        write(area, text, (right + 8, y), (FONT, 16, &INK))?;
-        x = right + 30 + 8 * text.len() as i32;
+    /// A line through points of time and value.
+    fn line(&mut self, class: Class, panel: &Panel, points: impl IntoIterator<Item = (f64, f64)>) {
+        let points: Vec<_> = points.into_iter().map(|(time, value)| (self.x(time), panel.y(value))).collect();
+        self.svg.line(class, points);
     }
-    Ok(())
+
+    /// The axes of a panel. Only the lowest one has labels of time.
+    fn panel(&mut self, edges: (f64, f64), values: Axis, name: &str, lowest: bool) -> Panel {
+        let panel = Panel { edges, values };
+        let (top, bottom) = edges;
+        for (value, label) in &panel.values.labels {
+            let y = panel.y(*value);
+            self.svg.straight(Class::Grid, (LEFT, y), (RIGHT, y));
+            self.svg.text(Class::Ink, 14.0, Anchor::End, (LEFT - 8.0, y), label);
+        }
+        for (time, label) in self.time.labels.clone() {
+            let x = self.x(time);
+            self.svg.straight(Class::Grid, (x, top), (x, bottom));
+            if lowest {
+                let is_at_edge = x + 4.0 * label.len() as f64 > SIZE.0;
+                let (anchor, x) = if is_at_edge { (Anchor::End, RIGHT) } else { (Anchor::Middle, x) };
+                self.svg.text(Class::Ink, 14.0, anchor, (x, bottom + 14.0), &label);
+            }
+        }
+        if lowest {
+            let middle = ((LEFT + RIGHT) / 2.0, bottom + 38.0);
+            self.svg.text(Class::Ink, 15.0, Anchor::Middle, middle, &self.time.name);
+        }
+        self.svg.upward(Class::Ink, 15.0, (20.0, f64::midpoint(top, bottom)), name);
+        panel
+    }
+
+    /// The state of a run over time.
+    fn band(&mut self, y: f64, spans: &[(f64, f64, State)]) {
+        for (from, to, state) in spans {
+            let (from, to) = (self.x(*from), self.x(*to));
+            self.svg.rect(class(*state), (from, y), (to - from, BAND));
+        }
+    }
+
+    /// What the colours of the bands mean: the states that there are. Of a single run also for how much
+    /// of the time.
+    fn band_legend(&mut self, bands: &[Vec<(f64, f64, State)>], y: f64) {
+        let mut x = LEFT;
+        for state in STATES {
+            let shares: Vec<_> = bands.iter().map(|spans| share(spans, state)).collect();
+            if shares.iter().any(|share| *share > 0.0) {
+                let text = match shares[..] {
+                    [share] => format!("{state} {}", show_share(share, 1.0)),
+                    _ => state.to_string(),
+                };
+                self.svg.rect(class(state), (x, y - 5.0), (14.0, 10.0));
+                self.svg.text(Class::Ink, 14.0, Anchor::Start, (x + 20.0, y), &text);
+                x += 40.0 + 7.2 * text.len() as f64;
+            }
+        }
+    }
+
+    /// What the lines mean, above a panel. No font is known here, so each entry gets a little more
+    /// room than its text needs in any usual one.
+    fn legend(&mut self, entries: &[(String, Class)], top: f64) {
+        let (mut x, y) = (LEFT, top - LEGEND);
+        for (text, class) in entries {
+            self.key(*class, (x, y));
+            self.svg.text(Class::Ink, 15.0, Anchor::Start, (x + 37.0, y), text);
+            x += 59.0 + 7.7 * text.len() as f64;
+        }
+    }
+
+    /// A piece of a line or an area, for a legend.
+    fn key(&mut self, class: Class, (x, y): (f64, f64)) {
+        match class {
+            Class::HeldArea => {
+                self.svg.rect(class, (x, y - 5.0), (29.0, 10.0));
+                self.svg.straight(Class::Held, (x, y - 5.0), (x + 29.0, y - 5.0));
+            }
+            class => self.svg.straight(class, (x, y), (x + 29.0, y)),
+        }
+    }
 }
 
-/// Writes `text`, which begins at the first coordinate and has its middle at the second.
-fn write<'a>(area: &Canvas<'_>, text: &str, place: (i32, i32), style: impl IntoTextStyle<'a>) -> Drawn<()> {
-    let style = style.into_text_style(area).pos(Pos::new(HPos::Left, VPos::Center));
-    area.draw_text(text, &style, place)
+/// All states, in the order of the legend.
+const STATES: [State; 6] =
+    [State::Flowing, State::Limited, State::ProducerSlow, State::ConsumerSlow, State::MachineBusy, State::Paused];
+
+fn class(state: State) -> Class {
+    match state {
+        State::Flowing => Class::Flowing,
+        State::ProducerSlow => Class::ProducerSlow,
+        State::ConsumerSlow => Class::ConsumerSlow,
+        State::Limited => Class::Limited,
+        State::MachineBusy => Class::MachineBusy,
+        State::Paused => Class::Paused,
+    }
 }
 
-/// At most so many characters of `text`, without those that no XML may hold, even escaped.
-fn printable(text: &str, most: usize) -> String {
-    let forbidden = |c: char| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}');
-    let mut chars = text.chars().map(|c| if forbidden(c) { char::REPLACEMENT_CHARACTER } else { c });
+/// The share of the time that was spent in `state`, from 0 to 1.
+fn share(spans: &[(f64, f64, State)], state: State) -> f64 {
+    let length = |(from, to, _): &(f64, f64, State)| to - from;
+    let total: f64 = spans.iter().map(length).sum();
+    let within: f64 = spans.iter().filter(|(.., other)| *other == state).map(length).sum();
+    if total > 0.0 { within / total } else { 0.0 }
+}
+
+/// The unit in which the rates of a run are shown.
+fn unit(_last: &Status) -> RateUnit {
+    RateUnit::default()
+}
+
+/// At most `most` characters of `text`, without those that are harmful, or that XML cannot hold even
+/// escaped.
+fn shortened(text: &str, most: usize) -> String {
+    let text = printable(text);
+    let mut chars = text.chars().map(|c| if matches!(c, '\u{fffe}' | '\u{ffff}') { '?' } else { c });
     let mut shown: String = chars.by_ref().take(most).collect();
     if chars.next().is_some() {
         shown.push('…');

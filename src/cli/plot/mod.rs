@@ -3,45 +3,86 @@
 mod axis;
 mod draw;
 mod read;
+mod svg;
 #[cfg(test)]
 mod tests;
 
 use std::fs::{self, File};
 use std::io::{BufReader, stdin};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
-use draw::draw;
+use draw::{Style, draw};
+use pcproxy::stats::Status;
+use pcproxy::units::printable;
 use read::read;
+use svg::Theme;
 
 use super::print::print;
 
 /// Draw rate, limit and buffer of a run that was recorded with --stats
 ///
-/// An SVG. Of several runs in one file, the one that the last line belongs to.
+/// The picture is an SVG. If a recording holds several runs, the run of its last line is drawn. Two
+/// recordings are drawn into one picture, to be compared.
 #[derive(Debug, Args)]
 pub struct Plot {
     /// What --stats wrote; '-' is stdin
-    recording: PathBuf,
-    /// Where the picture goes; stdout without this
+    #[arg(required = true, num_args = 1..=2)]
+    recording: Vec<PathBuf>,
+    /// Write the picture to FILE instead of stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Colours of the picture
+    #[arg(long, value_enum, default_value = "auto", value_name = "THEME")]
+    theme: Theme,
+    /// Label the axis with the time of day, in local time
+    #[arg(long)]
+    time_of_day: bool,
 }
 
 impl Plot {
-    /// Does it.
+    /// Checks the file names.
+    ///
+    /// # Errors
+    /// If the picture is to have a format other than SVG.
+    pub fn check(&self) -> Result<()> {
+        let format = self.output.as_ref().and_then(|path| path.extension()).map(|format| format.to_ascii_lowercase());
+        if let (Some(path), Some(format)) = (&self.output, format)
+            && ["png", "jpg", "jpeg", "gif", "webp", "pdf", "ps", "eps"].iter().any(|other| format == *other)
+        {
+            let (path, svg) = (show(path), show(&path.with_extension("svg")));
+            bail!("plot writes SVG only: write {svg}, and convert it: rsvg-convert -o {path} {svg}");
+        }
+        Ok(())
+    }
+
+    /// Draws the picture.
+    ///
+    /// # Errors
+    /// When a recording cannot be read, or the picture cannot be written.
     pub fn run(&self) -> Result<()> {
-        let name = self.recording.display();
-        let run = if self.recording.as_os_str() == "-" {
-            read(stdin().lock())
-        } else {
-            read(BufReader::new(File::open(&self.recording).with_context(|| name.to_string())?))
-        };
-        let picture = run.and_then(|run| draw(&run)).with_context(|| name.to_string())?;
+        let runs: Result<Vec<_>> = self.recording.iter().map(|path| read_file(path)).collect();
+        let runs = runs?;
+        let runs: Vec<_> = runs.iter().map(Vec::as_slice).collect();
+        let picture = draw(&runs, Style { theme: self.theme, time_of_day: self.time_of_day })?;
         match &self.output {
-            Some(path) => fs::write(path, picture).with_context(|| path.display().to_string()),
+            Some(path) => fs::write(path, picture).with_context(|| show(path)),
             None => Ok(print(&picture)?),
         }
     }
+}
+
+fn read_file(path: &Path) -> Result<Vec<Status>> {
+    let run = if path.as_os_str() == "-" {
+        read(stdin().lock())
+    } else {
+        read(BufReader::new(File::open(path).with_context(|| show(path))?))
+    };
+    run.with_context(|| show(path))
+}
+
+/// A path, harmless on a terminal.
+fn show(path: &Path) -> String {
+    printable(&path.to_string_lossy())
 }

@@ -6,7 +6,7 @@ use std::io::{BufRead, Read};
 use std::iter::once;
 use std::ptr;
 
-use pcproxy::stats::{Status, VERSION};
+use pcproxy::stats::{State, Status, VERSION};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -158,10 +158,13 @@ pub struct Step {
     pub buffer: f64,
     /// Bytes in the buffer.
     pub held: f64,
+    /// What the run did most of the time.
+    pub state: State,
 }
 
 impl Step {
-    fn length(&self) -> f64 {
+    /// Length of the interval in seconds.
+    pub fn length(&self) -> f64 {
         self.to - self.from
     }
 
@@ -189,6 +192,7 @@ pub fn steps(run: &[Status]) -> Vec<Step> {
             limit: status.limit.map(|limit| limit as f64),
             buffer: status.buffer as f64,
             held: status.buffered as f64,
+            state: status.state,
         };
         if step.length() < shortest
             && let Some(before) = steps.pop_if(|before| before.length() > 0.0)
@@ -196,6 +200,7 @@ pub fn steps(run: &[Status]) -> Vec<Step> {
             let bytes = before.rate * before.length() + step.rate * step.length();
             step.from = before.from;
             step.rate = bytes / step.length();
+            step.state = before.state;
         }
         steps.push(step);
     }
@@ -222,6 +227,62 @@ pub fn thinned(steps: &[Step]) -> Vec<&Step> {
     kept.sort_unstable_by_key(|step| ptr::from_ref::<Step>(step));
     kept.dedup_by_key(|step| ptr::from_ref::<Step>(step));
     kept
+}
+
+/// The state of the run over time, as spans that follow each other. A span is at least a column wide,
+/// and has the state that most of its time was spent in.
+pub fn states(steps: &[Step], end: f64) -> Vec<(f64, f64, State)> {
+    let width = end / COLUMNS;
+    let mut spans: Vec<(f64, f64, State)> = Vec::new();
+    let mut add = |from: f64, to: f64, state| match spans.last_mut() {
+        Some((_, before, same)) if *same == state => *before = to,
+        _ => spans.push((from, to, state)),
+    };
+    // The steps that end in this column, and the time in each state.
+    let mut column: Vec<(State, f64)> = Vec::new();
+    let mut column_begin = 0.0;
+    for step in steps {
+        match column.iter_mut().find(|(state, _)| *state == step.state) {
+            Some((_, time)) => *time += step.length(),
+            None => column.push((step.state, step.length())),
+        }
+        if step.to - column_begin >= width
+            && let Some((state, _)) = column.drain(..).max_by(|(_, one), (_, other)| one.total_cmp(other))
+        {
+            add(column_begin, step.to, state);
+            column_begin = step.to;
+        }
+    }
+    if let (Some((state, _)), Some(last)) = (column.first(), steps.last())
+        && last.to > column_begin
+    {
+        add(column_begin, last.to, *state);
+    }
+    spans
+}
+
+/// The rate at which the axis should end: the highest rate, or less if a few intervals would leave
+/// all others flat at the bottom.
+///
+/// A rate counts as an outlier if it is more than three times the rate that is not exceeded for 90 %
+/// of the time.
+pub fn usual_peak(steps: &[Step]) -> f64 {
+    const SHARE: f64 = 0.9;
+    const OUTLIER: f64 = 3.0;
+    const ROOM: f64 = 1.3;
+    let peak = highest(steps.iter().map(|step| step.rate));
+    let total: f64 = steps.iter().map(Step::length).sum();
+    let mut rates: Vec<_> = steps.iter().map(|step| (step.rate, step.length())).collect();
+    rates.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    let mut time = 0.0;
+    let usual = rates.into_iter().find_map(|(rate, length)| {
+        time += length;
+        (time >= total * SHARE * (1.0 - 1e-9)).then_some(rate)
+    });
+    match usual {
+        Some(usual) if usual > 0.0 && peak > usual * OUTLIER => usual * ROOM,
+        _ => peak,
+    }
 }
 
 /// The highest of some values that are not negative, or 0 if there are none.

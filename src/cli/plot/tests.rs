@@ -1,13 +1,19 @@
 //! What is drawn of a recorded run, and what is not.
 
-use pcproxy::stats::Status;
+use pcproxy::stats::{State, Status};
 use proptest::prelude::*;
 
-use super::draw::draw;
-use super::read::read;
+use super::draw::{self, Style};
+use super::read::{PlotError, read};
+use super::svg::Theme;
 use crate::cli::fixture;
 
 const MIB: u64 = 1 << 20;
+
+/// The picture of one run.
+fn draw(run: &[Status]) -> Result<String, PlotError> {
+    draw::draw(&[run], Style::default())
+}
 
 /// A status of a run at a steady 10 MiB/s, without a limit.
 fn status(elapsed: f64) -> Status {
@@ -42,7 +48,8 @@ impl Element {
         let points = points.split('"').next().unwrap_or_default().split_whitespace();
         points
             .map(|point| point.split_once(',').unwrap())
-            .map(|(x, y)| (x.parse().unwrap(), y.parse().unwrap()))
+            .map(|(x, y)| [x, y].map(|number| number.parse::<f64>().unwrap().round() as i32))
+            .map(|[x, y]| (x, y))
             .collect()
     }
 }
@@ -77,13 +84,22 @@ fn elements(svg: &str) -> Vec<Element> {
 #[track_caller]
 fn texts(run: &[Status]) -> Vec<String> {
     let texts = elements(&draw(run).unwrap()).into_iter().map(|element| element.text);
-    texts.filter(|text| !text.is_empty()).collect()
+    // The first one is the style.
+    texts.filter(|text| !text.is_empty()).skip(1).collect()
 }
 
-/// The line with the most corners: the rate of each interval.
+/// The line of the rate of each interval.
 #[track_caller]
 fn rate(run: &[Status]) -> Vec<(i32, i32)> {
-    elements(&draw(run).unwrap()).iter().map(Element::points).max_by_key(Vec::len).unwrap()
+    [lines_of("rate", run), lines_of("dense", run)].concat().pop().unwrap()
+}
+
+/// The lines of a class in the panels, without their pieces in the legend.
+#[track_caller]
+fn lines_of(class: &str, run: &[Status]) -> Vec<Vec<(i32, i32)>> {
+    let class = format!("polyline class=\"{class}\" points");
+    let elements = elements(&draw(run).unwrap());
+    elements.iter().filter(|element| element.tag.starts_with(&class)).map(Element::points).collect()
 }
 
 /// How far up it gets: 0 is the upper edge.
@@ -175,7 +191,7 @@ fn a_name_is_escaped_and_cut() {
     run[0].group = Some("\"R&D\"".to_owned());
     run[0].name = Some("<b> \u{1b}[1m & \u{0}\u{ffff} 'x'".to_owned());
     let shown = texts(&run);
-    assert!(shown.contains(&"&lt;b&gt; \u{fffd}[1m &amp; \u{fffd}\u{fffd} &apos;x&apos;".to_owned()), "{shown:?}");
+    assert!(shown.contains(&"&lt;b&gt; ?[1m &amp; ?? &apos;x&apos;".to_owned()), "{shown:?}");
     let summary = "10 MiB in 1.00 s, 10 MiB/s on average; pcproxy 4711; group &quot;R&amp;D&quot;";
     assert!(shown.contains(&summary.to_owned()), "{shown:?}");
     run[0].name = Some("long ".repeat(50));
@@ -234,17 +250,14 @@ fn a_moment_is_no_peak() {
 
 #[test]
 fn a_limit_is_drawn_where_there_is_one() {
-    let dashes = |run: &[Status]| -> Vec<(i32, i32)> {
-        let limit = |element: &&Element| element.tag.contains("#C84614");
-        elements(&draw(run).unwrap()).iter().filter(limit).flat_map(Element::points).filter(|&(_, y)| y > 90).collect()
-    };
+    let limit = |run: &[Status]| lines_of("limit", run);
     let mut run = run(100);
-    assert!(dashes(&run).is_empty());
-    assert!(!texts(&run).iter().any(|text| text.contains("limit")));
+    assert!(limit(&run).is_empty());
+    assert!(!texts(&run).iter().any(|text| text == "limit"));
     run[50..80].iter_mut().for_each(|status| status.limit = Some(12 * MIB));
-    let (from, to) = (rate(&run)[100].0, rate(&run)[160].0);
-    let dashes = dashes(&run);
-    assert!(dashes.len() > 20 && dashes.iter().all(|(x, _)| (from..=to).contains(x)), "{from} {to} {dashes:?}");
+    let (from, to) = (rate(&run)[50].0, rate(&run)[80].0);
+    let line = limit(&run).pop().unwrap();
+    assert!(line.len() >= 2 && line.iter().all(|(x, _)| (from - 1..=to + 1).contains(x)), "{from} {to} {line:?}");
     assert!(texts(&run).contains(&"limit".to_owned()));
 }
 
@@ -311,6 +324,103 @@ fn read_and_draw(text: &[u8]) -> Result<(), TestCaseError> {
         elements(&svg);
     }
     Ok(())
+}
+
+#[test]
+fn one_spike_does_not_flatten_the_rest() {
+    for (length, at) in [(10, 4), (100, 50), (100, 0), (5000, 2500)] {
+        let mut run = run(length);
+        run[at].rate *= 60.0;
+        // The other rates are above the middle of the panel, and the spike is marked with its height.
+        let usual = rate(&run).iter().map(|(_, y)| *y).max().unwrap();
+        assert!(usual < 200, "{usual}");
+        assert!(texts(&run).contains(&"cut: up to 600 MiB/s".to_owned()), "{:?}", texts(&run));
+        assert!(draw(&run).unwrap().contains("polygon class=\"cut\""));
+    }
+}
+
+#[test]
+fn a_run_that_is_fast_half_of_the_time_is_not_cut() {
+    let mut run = run(100);
+    run.iter_mut().step_by(2).for_each(|status| status.rate /= 100.0);
+    assert!(!texts(&run).iter().any(|text| text.starts_with("cut")));
+}
+
+/// The rectangles of a class in the band: their beginnings and widths.
+fn band(class: &str, svg: &str) -> Vec<(f64, f64)> {
+    let attribute = |tag: &str, name: &str| -> f64 {
+        let (_, rest) = tag.split_once(&format!(" {name}=\"")).unwrap();
+        rest.split('"').next().unwrap().parse().unwrap()
+    };
+    let class = format!("rect class=\"{class}\"");
+    let found = elements(svg).into_iter().filter(|element| element.tag.starts_with(&class));
+    let wide = found.map(|element| (attribute(&element.tag, "x"), attribute(&element.tag, "width")));
+    // That of the legend is 14 pixels wide.
+    wide.filter(|(_, width)| *width != 14.0).collect()
+}
+
+#[test]
+fn pauses_and_the_slow_side_are_a_band_below_the_curve() {
+    for length in [100, 10_000] {
+        let mut run = run(length);
+        let tenth = length as usize / 10;
+        run[3 * tenth..5 * tenth].iter_mut().for_each(|status| status.state = State::Paused);
+        run[5 * tenth..].iter_mut().for_each(|status| status.state = State::ConsumerSlow);
+        let svg = draw(&run).unwrap();
+        let [(paused, width)] = band("paused", &svg)[..] else { panic!("{:?}", band("paused", &svg)) };
+        assert!((paused - 334.8).abs() < 4.0 && (width - 171.2).abs() < 4.0, "{paused} {width}");
+        let texts = texts(&run);
+        for text in ["flowing 30 %", "paused 20 %", "consumer slow 50 %"] {
+            assert!(texts.contains(&text.to_owned()), "{texts:?}");
+        }
+        assert!(band("limited", &svg).is_empty() && !texts.iter().any(|text| text.starts_with("limited")));
+    }
+}
+
+#[test]
+fn a_line_and_its_piece_in_the_legend_have_the_same_class() {
+    let mut run = run(500);
+    run.iter_mut().for_each(|status| status.limit = Some(12 * MIB));
+    let svg = draw(&run).unwrap();
+    for class in ["dense", "mean", "limit", "held", "buffer"] {
+        assert_eq!(svg.matches(&format!("polyline class=\"{class}\"")).count(), 2, "{class}");
+    }
+}
+
+#[test]
+fn the_theme_follows_the_page_unless_it_is_chosen() {
+    let svg = |theme| draw::draw(&[&run(5)], Style { theme, ..Style::default() }).unwrap();
+    let (auto, light, dark) = (svg(Theme::Auto), svg(Theme::Light), svg(Theme::Dark));
+    assert!(auto.contains("@media(prefers-color-scheme:dark)") && auto.contains(".page{fill:#ffffff}"));
+    assert!(!light.contains("@media") && light.contains(".page{fill:#ffffff}"));
+    assert!(!dark.contains("@media") && !dark.contains("#ffffff"));
+}
+
+#[test]
+fn two_runs_are_compared_in_one_picture() {
+    let (mut one, mut other) = (run(100), run(50));
+    one.iter_mut().for_each(|status| status.name = Some("before".to_owned()));
+    other.iter_mut().for_each(|status| (status.name, status.rate) = (Some("after".to_owned()), 2.0 * status.rate));
+    let svg = draw::draw(&[&one, &other], Style::default()).unwrap();
+    let elements = elements(&svg);
+    let line = |class: &str| {
+        let class = format!("polyline class=\"{class}\" points");
+        elements.iter().find(|element| element.tag.starts_with(&class)).unwrap().points()
+    };
+    let (first, second) = (line("rate"), line("second"));
+    assert!(first[1].1 > second[1].1, "the second one is faster: {first:?} {second:?}");
+    assert!(first.last().unwrap().0 - 78 > 2 * (second.last().unwrap().0 - 78) - 3, "and half as long");
+    for text in ["before and after", "so far 1000 MiB in 1 min 40 s", "so far 500 MiB in 50.0 s"] {
+        assert!(elements.iter().any(|element| element.text.contains(text)), "{text}");
+    }
+}
+
+#[test]
+fn the_axis_shows_the_time_of_day_when_asked() {
+    let style = Style { time_of_day: true, ..Style::default() };
+    let svg = draw::draw(&[&run(60)], style).unwrap();
+    assert!(elements(&svg).iter().any(|element| element.text.starts_with("2027-01-1")), "{svg}");
+    assert!(!svg.contains("time, s"));
 }
 
 proptest! {
