@@ -326,6 +326,7 @@ fn seen(budget: &Budget, now: Duration) -> impl Iterator<Item = Seen> {
 
 /// What people call this machine.
 pub(super) fn host_name() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name = nix::sys::utsname::uname()
+        .map_or_else(|_| String::new(), |uname| uname.nodename().to_string_lossy().into_owned());
     name.chars().filter(|sign| !sign.is_control()).collect()
 }

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 
+use crate::os::memory_limit;
 use crate::units::show_size;
 
 /// A first-in, first-out store of bytes.
@@ -39,10 +40,9 @@ pub fn check_size(size: u64) -> Result<usize, String> {
     if size == 0 {
         return Err("must be at least 1 byte".to_owned());
     }
-    let memory = rustix::system::sysinfo();
-    let memory = memory.totalram as u64 * u64::from(memory.mem_unit);
-    if size > memory {
-        return Err(format!("more than the memory of this machine, which is {}", show_size(memory)));
+    if let Some(memory) = memory_limit().filter(|memory| size > memory.bytes) {
+        let whose = if memory.of_group { "this control group (container)" } else { "this machine" };
+        return Err(format!("more than the memory of {whose}, which is {}", show_size(memory.bytes)));
     }
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     Chunks::could_hold(size).map_err(|error| format!("more than the system gives this process: {error}"))?;

@@ -161,8 +161,8 @@ pub fn is_refusal(error: Errno) -> bool {
 fn takes_nowait() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| {
-        let uname = rustix::system::uname();
-        version(&uname.release().to_string_lossy()) >= NOWAIT_SINCE
+        let uname = nix::sys::utsname::uname();
+        uname.is_ok_and(|uname| version(&uname.release().to_string_lossy()) >= NOWAIT_SINCE)
     })
 }
 

@@ -4,6 +4,7 @@ mod access;
 pub mod clock;
 pub mod closed;
 mod ending;
+mod memory;
 mod process;
 mod run_delay;
 mod runtime_folder;
@@ -11,6 +12,7 @@ mod shared_file;
 
 pub use access::{Access, Kind, SharedFd, is_refusal};
 pub use ending::{die_by, with_all_signals};
+pub use memory::{MemoryLimit, memory_limit};
 pub use process::Id;
 pub(crate) use process::{Presence, lives, own_id, random};
 pub use run_delay::RunDelay;
