@@ -63,26 +63,50 @@ impl<L: Ledger> Member<L> {
     /// Bytes that may be spent at `now`. Asks the ledger if these are fewer than `least`.
     fn ready(&mut self, least: u64, most: u64, now: Duration) -> u64 {
         if self.in_hand(now) < least && self.due() <= now {
-            let give_back = if self.held == u64::MAX { 0 } else { self.held };
-            if self.spent > 0 {
-                self.enough = if give_back > 0 { self.spent.saturating_mul(2) } else { u64::MAX };
-            }
-            let want = most.min(self.enough.max(least));
-            let ask = Ask { id: self.id, terms: self.terms, give_back, used: self.used, want, now };
-            match self.ledger.ask(&ask) {
-                Reply::Answer(answer) => {
-                    (self.held, self.expires, self.ask_again) = (answer.bytes, answer.expires, answer.ask_again);
-                    (self.quantum, self.rate, self.failure) = (answer.quantum, answer.rate, None);
-                    self.spent = 0;
-                }
-                Reply::Pending { retry_at } => self.retry_at = retry_at,
-                Reply::Failed { error, retry_at } => {
-                    self.failure = Some(error);
-                    self.retry_at = retry_at;
-                }
-            }
+            self.learn();
+            self.ask(most.min(self.enough.max(least)), now);
         }
         self.in_hand(now)
+    }
+
+    /// Learns from what became of the latest grant.
+    fn learn(&mut self) {
+        if self.spent > 0 {
+            let left = self.held > 0 && self.held < u64::MAX;
+            self.enough = if left { self.spent.saturating_mul(2) } else { u64::MAX };
+        }
+    }
+
+    /// Gives back what it holds, and asks for `want` bytes.
+    fn ask(&mut self, want: u64, now: Duration) {
+        let give_back = if self.held == u64::MAX { 0 } else { self.held };
+        let ask = Ask { id: self.id, terms: self.terms, give_back, used: self.used, want, now };
+        match self.ledger.ask(&ask) {
+            Reply::Answer(answer) => {
+                (self.held, self.expires, self.ask_again) = (answer.bytes, answer.expires, answer.ask_again);
+                (self.quantum, self.rate, self.failure) = (answer.quantum, answer.rate, None);
+                self.spent = 0;
+            }
+            Reply::Pending { retry_at } => self.retry_at = retry_at,
+            Reply::Failed { error, retry_at } => {
+                self.failure = Some(error);
+                self.retry_at = retry_at;
+            }
+        }
+    }
+
+    /// Gives back tokens that have expired. Returns when that is to be done, or done anew.
+    fn rest(&mut self, now: Duration) -> Option<Duration> {
+        if self.held == 0 || self.held == u64::MAX {
+            return None;
+        }
+        let due = self.expires.max(self.retry_at);
+        if now < due {
+            return Some(due);
+        }
+        self.learn();
+        self.ask(0, now);
+        (self.held > 0).then_some(self.retry_at)
     }
 
     /// When to ask the ledger. Tokens that have expired can be replaced at once.
@@ -171,6 +195,11 @@ impl<L: Ledger> Shaper for Membership<L> {
         }
         self.levels.iter_mut().for_each(|level| level.spend(common));
         Ok(common)
+    }
+
+    fn rest(&mut self) -> Option<Duration> {
+        let now = self.now;
+        self.levels.iter_mut().filter_map(|level| level.rest(now)).min()
     }
 
     fn in_hand(&self) -> u64 {

@@ -62,7 +62,7 @@ pub struct Needs {
     pub input: bool,
     /// The consumer to take bytes.
     pub output: bool,
-    /// A time: tokens are due then.
+    /// A time: tokens are due then, or unused ones are to be given back.
     pub due: Option<Duration>,
     /// At most so long for the consumer, before bytes are copied to memory.
     pub patience: Option<Duration>,
@@ -160,10 +160,13 @@ where
         if output || holds_off || self.proxy.buffered() == 0 {
             self.kept_waiting.get_or_insert(now);
         }
+        let due = self.proxy.due().filter(|_| !output);
+        // While the flow waits for tokens, it keeps those that it has.
+        let rest = if due.is_none() { self.proxy.shaper_mut().rest() } else { None };
         Needs {
             input: self.proxy.producer().is_some_and(P::is_wanted) && !holds_off,
             output,
-            due: self.proxy.due().filter(|_| !output),
+            due: due.into_iter().chain(rest).min(),
             patience: holds_off.then(|| self.patience.left()),
             cause: if output || holds_off {
                 Cause::Consumer

@@ -272,6 +272,10 @@ impl<P: Shaper> Shaper for TokenBucket<P> {
         Ok(taken)
     }
 
+    fn rest(&mut self) -> Option<Duration> {
+        self.parent.rest()
+    }
+
     fn in_hand(&self) -> u64 {
         self.limit.map_or(u64::MAX, |_| whole_bytes(self.tokens)).min(self.parent.in_hand())
     }

@@ -42,6 +42,12 @@ pub trait Shaper {
     /// anyone else for them.
     fn in_hand(&self) -> u64;
 
+    /// The flow has nothing to do for now. Tokens in hand that have expired go back to where they
+    /// came from. Returns when to call this again, should the flow not go on before.
+    fn rest(&mut self) -> Option<Duration> {
+        None
+    }
+
     /// Gives back tokens of the latest grant that were not used.
     fn refund(&mut self, unused: u64);
 
@@ -103,6 +109,9 @@ impl<S: Shaper> Shaper for Rc<RefCell<S>> {
     }
     fn late(&mut self, delay: Duration) {
         self.borrow_mut().late(delay);
+    }
+    fn rest(&mut self) -> Option<Duration> {
+        self.borrow_mut().rest()
     }
     fn take(&mut self, least: u64, most: u64) -> Result<u64, Refusal> {
         self.borrow_mut().take(least, most)
