@@ -15,11 +15,21 @@ use crate::units::show_rate;
 const BURST: Burst = Burst::Time(Duration::from_millis(12));
 
 /// The longest time between two visits of a member that waits for tokens. A changed limit, or the
-/// share of a member that has left, reaches everyone this soon.
+/// share of a member that has left, reaches everyone this soon. Where hundreds of members wait, it
+/// takes [`TURN`] for each of them.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 
-/// A member that has not asked again for this long counts as not waiting any more.
-const FORGOTTEN: Duration = Duration::from_millis(100);
+/// The least worth a visit is what the rate yields in this time: however many members wait, there
+/// are no more than two thousand visits per second. Longer would be a longer time without a grant
+/// for each of many, shorter would take more of the processor.
+const TURN: Duration = Duration::from_micros(500);
+
+/// Where no more members than this wait, a part of the bucket for each of them is worth a visit.
+const FEW: u128 = 12;
+
+/// The longest quantum of a member, as the time in which its share yields half of an account,
+/// whatever the burst: a longer one would show as a lump.
+const SPAN: Duration = Duration::from_millis(12);
 
 /// However full the bucket, no member is called sooner than this to empty it.
 const SHORTEST_WAIT: Duration = Duration::from_micros(500);
@@ -101,8 +111,13 @@ impl std::error::Error for Overcommitted {}
 /// more, and its account goes to the pool. So the others get what one leaves unused in the same
 /// moment, and nobody has to notice that it is idle.
 ///
-/// All accounts and the pool together never hold more than the burst, so in every interval of
-/// length t at most `burst + rate * t` bytes are granted, whoever comes, goes or is killed.
+/// Accounts and pool say who may take tokens. The bucket says how many there are: never more than
+/// the burst, so in every interval of length t at most `burst + rate * t` bytes are granted, whoever
+/// comes, goes or is killed. Where few members wait, the accounts together hold as much as the
+/// bucket. Where many do, a part of the bucket for each would be too little to be worth a visit:
+/// then each account grows until it is, and the members take turns. What is in the bucket above
+/// half of the burst is then for any member that comes: those whose accounts it is in do not.
+///
 /// Tokens are counted in billionths of a byte, as in a [`TokenBucket`](crate::shaping::TokenBucket):
 /// nothing is rounded away, nothing drifts.
 ///
@@ -131,6 +146,8 @@ pub struct Budget {
     limit: Option<GroupLimit>,
     /// Up to when tokens have dripped.
     last: Duration,
+    /// Tokens in the bucket, in billionths of a byte. At most those in accounts and pool together.
+    bucket: u128,
     /// Tokens that are in nobody's account, in billionths of a byte.
     pool: u128,
     members: Vec<MemberAccount>,
@@ -157,6 +174,7 @@ pub struct MemberAccount {
 }
 
 /// The part of the group that a member has while it waits.
+#[derive(Clone, Copy)]
 struct Share {
     /// Which member.
     index: usize,
@@ -164,6 +182,8 @@ struct Share {
     part: u128,
     /// What its account holds, in billionths of a byte.
     depth: u128,
+    /// Twice what it comes for, in billionths of a byte.
+    span: u128,
 }
 
 struct Shares {
@@ -171,6 +191,10 @@ struct Shares {
     whole: u128,
     /// What all accounts and the pool hold, in billionths of a byte.
     depth: u128,
+    /// What the bucket holds, in billionths of a byte.
+    burst: u128,
+    /// What is in the bucket above this is for any member that comes, in billionths of a byte.
+    free_above: u128,
 }
 
 impl MemberAccount {
@@ -256,7 +280,7 @@ impl Budget {
     /// Forgets all tokens, and what time it is: the start of another clock.
     pub fn forget_time(&mut self, now: Duration) {
         self.last = now;
-        self.pool = 0;
+        (self.bucket, self.pool) = (0, 0);
         for account in &mut self.members {
             (account.tokens, account.room, account.waits_until, account.asked) = (0, 0, Duration::ZERO, now);
         }
@@ -286,6 +310,7 @@ impl Budget {
     pub(super) fn bound(&mut self) {
         let most = in_tokens(u64::MAX);
         self.pool = self.pool.min(most);
+        self.bucket = self.bucket.min(most);
         if let Some(limit) = &mut self.limit {
             limit.rate = limit.rate.max(1);
         }
@@ -316,38 +341,59 @@ impl Budget {
             return Answer { bytes: u64::MAX, expires: soon, ask_again: now, quantum: u64::MAX, rate: None };
         };
         let waited = member.waits_until > now;
-        member.waits_until = now + FORGOTTEN;
+        // Set for good below, once it is known how many wait.
+        member.waits_until = now + LONGEST_WAIT;
         if !waited {
             // What was in the pool is for the next member that asks.
             self.settle(now);
         }
         let shares = self.shares(limit);
         let Some(share) = shares.of.iter().find(|share| share.index == index) else { return nothing };
-        // A member comes for half of what its account holds, and takes no less than two fifths.
-        let quantum = whole_bytes(share.depth / 5 * 2).clamp(1, LARGEST_QUANTUM);
-        let aim = whole_bytes(share.depth / 2).clamp(1, LARGEST_QUANTUM);
-        let held: u128 = shares.of.iter().map(|share| self.members[share.index].tokens).sum();
-        let room = shares.depth.saturating_sub(held + self.pool);
+        let waiting = shares.of.len() as u32;
+        let longest = LONGEST_WAIT.max(TURN * waiting);
+        // A member comes for half of its span, and takes no less than two fifths.
+        let quantum = whole_bytes(share.span / 5 * 2).clamp(1, LARGEST_QUANTUM);
+        let aim = whole_bytes(share.span / 2).clamp(1, LARGEST_QUANTUM);
+        let room = shares.burst.saturating_sub(self.bucket);
+        let ahead = self.claims_ahead(index);
         let member = &mut self.members[index];
+        member.waits_until = now + 2 * longest;
         // No end of bytes is what no limit grants.
-        let has = whole_bytes(member.tokens).min(u64::MAX - 1);
+        let claim = whole_bytes(member.tokens.min(self.bucket));
+        let has = claim.max(whole_bytes(self.bucket.saturating_sub(shares.free_above))).min(u64::MAX - 1);
         let bytes = if has >= quantum.min(most) { has.min(most) } else { 0 };
-        member.tokens -= in_tokens(bytes);
+        member.tokens = member.tokens.saturating_sub(in_tokens(bytes));
+        self.bucket -= in_tokens(bytes);
         member.room = u128::MAX;
         let mut ask_again = now;
         if bytes == most {
             self.pool += std::mem::take(&mut member.tokens);
             member.waits_until = Duration::ZERO;
         } else {
-            // An estimate: a member that comes too early waits once more. If nobody else comes,
-            // all accounts are full before long.
-            let missing = in_tokens(aim.min(most)).saturating_sub(member.tokens) as f64;
-            let drips = limit.rate as f64 * (share.part as f64 / shares.whole as f64);
-            let full = 0.75 * (room + in_tokens(bytes)) as f64 / limit.rate as f64;
-            let wait = (missing / drips).min(full.max(SHORTEST_WAIT.as_nanos() as f64));
-            ask_again += Duration::from_nanos(wait.ceil() as u64).min(LONGEST_WAIT);
+            // Estimates: a member that comes too early waits once more. Its account fills up, and
+            // the bucket when those with more in their accounts have taken it. If no others come,
+            // the bucket is full before long. The more wait, the less it is up to this one, unless
+            // it has just found that the others do not come.
+            let rate = limit.rate as f64;
+            let goal = in_tokens(aim.min(most));
+            let missing = goal.saturating_sub(member.tokens) as f64;
+            let drips = rate * (share.part as f64 / shares.whole as f64);
+            let queue = (goal + ahead).saturating_sub(self.bucket) as f64 / rate;
+            let free = in_tokens(bytes.saturating_sub(claim));
+            let alone = waiting as u128 <= 2 * FEW || free > shares.burst / 8;
+            let others = if alone { 1 } else { waiting.div_ceil(8) };
+            let full = 0.75 * (room + in_tokens(bytes)) as f64 / rate * f64::from(others);
+            let wait = (missing / drips).max(if missing > 0.0 { 0.0 } else { queue });
+            let wait = wait.min(full.max(SHORTEST_WAIT.as_nanos() as f64));
+            ask_again += Duration::from_nanos(wait.ceil() as u64).min(longest);
         }
         Answer { bytes, expires: now + use_within, ask_again, quantum, rate: Some(limit.rate) }
+    }
+
+    /// Tokens in accounts of members that wait and have more than this one.
+    fn claims_ahead(&self, index: usize) -> u128 {
+        let own = self.members[index].tokens;
+        self.members.iter().map(|account| account.tokens).filter(|tokens| *tokens > own).sum()
     }
 
     /// Takes back tokens that a member did not use, as far as there is room for them, and notes
@@ -362,6 +408,7 @@ impl Budget {
         } else {
             account.tokens += tokens;
         }
+        self.bucket += tokens;
         for account in &mut self.members {
             account.room = account.room.saturating_sub(tokens);
         }
@@ -389,7 +436,7 @@ impl Budget {
             }
         }
         let Some(limit) = self.limit else {
-            self.pool = 0;
+            (self.bucket, self.pool) = (0, 0);
             self.members.iter_mut().for_each(|account| account.room = 0);
             return;
         };
@@ -403,7 +450,8 @@ impl Budget {
         }
         let dripped = passed.saturating_mul(limit.rate.into());
         self.pool = self.pool.saturating_add(dripped).min(shares.depth.saturating_sub(held));
-        let room = shares.depth.saturating_sub(held + self.pool);
+        self.bucket = self.bucket.saturating_add(dripped).min(shares.burst).min(held + self.pool);
+        let room = shares.burst.saturating_sub(self.bucket);
         for account in &mut self.members {
             account.room = account.room.min(room);
         }
@@ -411,9 +459,13 @@ impl Budget {
         loop {
             let (dividend, before) = (self.pool, shares.of.len());
             let whole = shares.of.iter().map(|share| share.part).sum();
+            let mut last = (0, 0);
             shares.of.retain(|share| {
                 let tokens = &mut self.members[share.index].tokens;
-                let given = fraction(dividend, share.part, whole).min(share.depth - *tokens);
+                if last.0 != share.part {
+                    last = (share.part, fraction(dividend, share.part, whole));
+                }
+                let given = last.1.min(share.depth - *tokens);
                 *tokens += given;
                 self.pool -= given;
                 *tokens < share.depth
@@ -429,22 +481,38 @@ impl Budget {
         let waiting = || self.members.iter().enumerate().filter(|(_, account)| !account.waits_until.is_zero());
         let weights: u128 = waiting().map(|(_, account)| u128::from(account.terms.weight)).sum();
         let guaranteed: u128 = waiting().map(|(_, account)| u128::from(account.terms.guaranteed)).sum();
+        let count = waiting().count() as u128;
         let rate = u128::from(limit.rate).max(guaranteed);
-        let burst = in_tokens(limit.burst.unwrap_or(BURST).of(limit.rate));
         let whole = rate * weights;
+        let yields = |time: Duration| u128::from(limit.rate).saturating_mul(time.as_nanos());
+        let burst = in_tokens(limit.burst.unwrap_or(BURST).of(limit.rate));
+        let turns = (2 * yields(TURN)).saturating_mul(count.saturating_sub(FEW));
+        let (depth, span) = (burst.max(turns), burst.min(yields(SPAN)).max(turns));
+        // Accounts that hold more than the bucket may be those of members that do not come.
+        let free_above = if turns > burst { burst / 2 } else { u128::MAX };
+        // Most members have the terms of the one before: divisions of 128 bits are slow.
+        let mut last = None;
         let of: Vec<_> = waiting()
-            .map(|(index, MemberAccount { terms, .. })| {
-                let weight = u128::from(terms.weight);
-                let part = u128::from(terms.guaranteed) * weights + (rate - guaranteed) * weight;
-                // A quarter of the burst goes by weight alone: where most is guaranteed to one, the
-                // others must have room for what it leaves.
-                let depth = fraction(burst, part, whole) / 4 * 3 + fraction(burst, weight, weights) / 4;
-                // A part of nothing could not be divided by, and less than a byte not be taken.
-                Share { index, part: part.max(1), depth: depth.max(TOKENS_PER_BYTE) }
+            .map(|(index, &MemberAccount { terms, .. })| match last {
+                Some((same, share)) if same == terms => Share { index, ..share },
+                _ => {
+                    let weight = u128::from(terms.weight);
+                    let part = u128::from(terms.guaranteed) * weights + (rate - guaranteed) * weight;
+                    // A quarter goes by weight alone: where most is guaranteed to one member, the
+                    // others must have room for what it leaves.
+                    let shared = |tokens| fraction(tokens, part, whole) / 4 * 3 + fraction(tokens, weight, weights) / 4;
+                    let (depth, span) = (shared(depth), shared(span));
+                    // A part of nothing could not be divided by, and less than a byte not be taken.
+                    let share = Share { index, part: part.max(1), depth: depth.max(TOKENS_PER_BYTE), span };
+                    last = Some((terms, share));
+                    share
+                }
             })
             .collect();
-        let depth = of.iter().map(|share| share.depth).sum::<u128>().max(burst);
-        Shares { of, whole, depth }
+        let depth = of.iter().map(|share| share.depth).sum::<u128>().max(depth);
+        // Each member that waits can have a byte.
+        let burst = burst.max(count * TOKENS_PER_BYTE);
+        Shares { of, whole, depth, burst, free_above }
     }
 }
 
