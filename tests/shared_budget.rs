@@ -247,7 +247,7 @@ impl Process {
         if stepped {
             return (moved, now + STEP);
         }
-        let needs = self.flow.needs();
+        let needs = self.flow.needs(now);
         let more = if needs.input || needs.output { self.more } else { Duration::MAX };
         (moved, more.min(needs.due.unwrap_or(Duration::MAX)))
     }

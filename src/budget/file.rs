@@ -22,7 +22,7 @@ const TOO_LONG: Duration = Duration::from_secs(1);
 
 /// How long to wait for the lock where nothing else is to be done. With hundreds of members on a
 /// busy machine it takes a while to get a turn.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the keeper waits for the lock: a lease runs on meanwhile.
 const SHORTLY: Duration = Duration::from_millis(50);

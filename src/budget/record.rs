@@ -241,3 +241,108 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 fn nanos(time: Duration) -> u64 {
     time.as_nanos().try_into().unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::budget::{Ask, GroupLimit, Id, Tempo, Terms};
+
+    fn moment(millis: u64) -> Moment {
+        let monotonic = Duration::from_millis(millis);
+        Moment { origin: Origin { boot: 1, namespace: 1 }, monotonic, wall: monotonic }
+    }
+
+    fn limit(rate: u64) -> Option<GroupLimit> {
+        Some(GroupLimit { rate, burst: None, lasting: true })
+    }
+
+    /// What a member gets that wants no end of bytes.
+    fn grant(record: &mut Record, pid: u32, millis: u64) -> u64 {
+        let ask = Ask {
+            id: Id { pid, nonce: 0 },
+            terms: Terms::default(),
+            give_back: 0,
+            used: 0,
+            want: u64::MAX,
+            now: Duration::from_millis(millis),
+        };
+        record.change(|budget| budget.answer(&ask, Tempo::LOCAL.use_within).bytes)
+    }
+
+    /// A record of a group with a limit, in which a member has waited for tokens.
+    fn record() -> Record {
+        let mut record = Record::next(None, None, &moment(1000));
+        record.change(|budget| budget.set_limit(limit(1_000_000), Duration::from_millis(1000))).unwrap();
+        grant(&mut record, 1, 1000);
+        record
+    }
+
+    #[test]
+    fn an_older_copy_that_is_put_back_brings_no_tokens() {
+        let old = record();
+        let mut new = Record::next(Some(old.clone()), None, &moment(1008));
+        assert!(grant(&mut new, 1, 1008) > 0);
+        let mut next = Record::next(Some(old), Some(&new), &moment(1008));
+        assert_eq!(next.sequence, new.sequence + 1);
+        assert_eq!(grant(&mut next, 1, 1008), 0);
+    }
+
+    #[test]
+    fn of_two_limits_the_later_one_holds() {
+        let known = record();
+        let newcomer = |at, rate| {
+            let mut record = Record::next(None, None, &moment(at));
+            record.change(|budget| budget.set_limit(rate, Duration::from_millis(at))).unwrap();
+            record
+        };
+        let merged = |found| Record::next(Some(found), Some(&known), &moment(3000)).budget.limit();
+        assert_eq!(merged(newcomer(2000, None)), limit(1_000_000), "the newcomer knows none");
+        assert_eq!(merged(newcomer(2000, limit(7))), limit(7));
+        assert_eq!(merged(newcomer(500, limit(7))), limit(1_000_000));
+    }
+
+    #[test]
+    fn a_visit_from_a_clock_that_is_ahead_holds_nobody_up() {
+        let mut there = moment(1008);
+        there.origin.namespace = 2;
+        there.monotonic += Duration::from_secs(5000);
+        let mut visited = Record::next(Some(record()), None, &there);
+        assert!(grant(&mut visited, 2, 5_001_008) > 0 || grant(&mut visited, 1, 5_001_008) > 0);
+        let mut back = Record::next(Some(visited), None, &moment(1030));
+        assert!(grant(&mut back, 1, 1030) > 0);
+    }
+
+    proptest! {
+        /// A file may be torn, damaged, or made by somebody else: whatever it holds, it is refused or
+        /// makes for a budget that can be used.
+        #[test]
+        fn any_bytes_are_refused_or_can_be_used(
+            changes in prop::collection::vec((0..400usize, any::<u8>()), 0..12),
+            length in 0..400usize,
+            seals: bool,
+        ) {
+            let (mut bytes, _) = record().encode().unwrap();
+            for (at, byte) in changes {
+                if let Some(old) = bytes.get_mut(CHECKED + at) {
+                    *old = byte;
+                }
+            }
+            bytes.truncate(HEAD + length);
+            if seals {
+                let checksum = crc32fast::hash(&bytes[CHECKED..]);
+                bytes[MAGIC.len()..CHECKED].copy_from_slice(&checksum.to_le_bytes());
+            }
+            if let Some(found) = decode(&bytes) {
+                let mut next = Record::next(Some(found), None, &moment(2000));
+                for millis in [2000, 2001, 2010, 2500] {
+                    for pid in [1, 2] {
+                        grant(&mut next, pid, millis);
+                    }
+                }
+                prop_assert!(next.encode().is_ok());
+            }
+        }
+    }
+}
