@@ -135,7 +135,8 @@ impl GroupFile {
         })
     }
 
-    /// Removes the locked file, whatever is in it. Members that run bring back what they know.
+    /// Has the group begin anew, with neither limit nor members, whatever is in the file. Members
+    /// that run find an empty record in it when they notice that it was removed.
     ///
     /// # Errors
     /// When it cannot be locked or written.
@@ -143,10 +144,11 @@ impl GroupFile {
         if retry_for(PATIENCE, || Ok(self.lock()?.then_some(())))?.is_none() {
             return Err(self.shared.error(self.is_locked()));
         }
+        self.seen = None;
         let emptied = self.shared.file().set_len(0).map_err(|error| self.shared.error(error));
-        let removed = emptied.and_then(|()| self.remove());
+        let written = emptied.and_then(|()| self.write(Record::next(None, None, &Moment::now(self.origin))));
         self.shared.unlock()?;
-        removed
+        written
     }
 
     /// Has `change` change the budget. Nothing, without a call, if another process holds the lock.

@@ -165,7 +165,7 @@ pub fn set(name: &Name, limit: Option<GroupLimit>) -> Result<(), GroupError> {
 }
 
 /// Lifts the limit of a group. Its members go on without one, and the group goes with the last of
-/// them. A file that cannot be read is removed; members that run bring back the limit they know.
+/// them. A file that cannot be read is begun anew, without a limit.
 ///
 /// # Errors
 /// When there is no such group.
