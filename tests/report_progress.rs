@@ -14,7 +14,10 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use support::cases;
 use unicode_width::UnicodeWidthStr;
 
-const BLOCKS: Look = Look { blocks: true, colour: false, redraws: true };
+const BLOCKS: Look = Look { blocks: true, colour: false, redraws: true, eta_at: false };
+
+/// What is no terminal.
+const PLAIN: Look = Look { redraws: false, ..BLOCKS };
 
 fn status() -> Status {
     Status {
@@ -49,14 +52,15 @@ fn plain(text: &str) -> String {
 fn the_least_important_goes_first() {
     let named = Status { name: Some("src".to_owned()), ..status() };
     for (width, text) in [
-        (200, "src: 1.23 GiB 0:01:23 [9.99 MiB/s] (avg 15.1 MiB/s) limit 10 MiB/s buffer ▕███▎ ▏ limited"),
-        (95, "src: 1.23 GiB 0:01:23 [9.99 MiB/s] (avg 15.1 MiB/s) limit 10 MiB/s ▕███▎ ▏ limited"),
-        (80, "src: 1.23 GiB 0:01:23 [9.99 MiB/s] limit 10 MiB/s ▕███▎ ▏ limited"),
-        (60, "src: 1.23 GiB 0:01:23 [9.99 MiB/s] ▕███▎ ▏ limited"),
-        (45, "src: 1.23 GiB [9.99 MiB/s] limited"),
-        (40, "src: 1.23 GiB [9.99 MiB/s]"),
-        (20, "src: [9.99 MiB/s]"),
-        (10, "[9.99 MiB"),
+        (200, "src: 1.23 GiB 0:01:23 9.99 MiB/s (avg 15.1 MiB/s) limit 10 MiB/s buffer ▕███▎ ▏ limited"),
+        (95, "src: 1.23 GiB 0:01:23 9.99 MiB/s (avg 15.1 MiB/s) limit 10 MiB/s buffer ▕███▎ ▏ limited"),
+        (80, "src: 1.23 GiB 0:01:23 9.99 MiB/s limit 10 MiB/s buffer ▕███▎ ▏ limited"),
+        (70, "src: 1.23 GiB 0:01:23 9.99 MiB/s limit 10 MiB/s limited"),
+        (60, "src: 1.23 GiB 9.99 MiB/s limit 10 MiB/s limited"),
+        (40, "src: 1.23 GiB 9.99 MiB/s limited"),
+        (30, "src: 1.23 GiB limited"),
+        (20, "1.23 GiB"),
+        (5, "1.23"),
         (1, ""),
         (0, ""),
     ] {
@@ -69,35 +73,101 @@ fn with_a_size_there_are_percent_and_bar() {
     let half = Status { size: Some(2 * status().bytes), ..status() };
     for (width, text) in [
         (
-            130,
-            "1.23 GiB 0:01:23 [9.99 MiB/s] (avg 15.1 MiB/s) limit 10 MiB/s  50% ▕█████████▌         ▏ ETA h:mm:ss buffer ▕███▎ ▏ limited",
+            150,
+            "1.23 of 2.46 GiB 0:01:23 9.99 MiB/s (avg 15.1 MiB/s) limit 10 MiB/s  50% ▕█████████████████▌                 ▏ \
+             ETA  1:24 buffer ▕███▎ ▏ limited",
         ),
-        (80, "1.23 GiB 0:01:23 [9.99 MiB/s]  50% ▕████▏   ▏ ETA h:mm:ss ▕███▎ ▏ limited"),
-        (60, "1.23 GiB [9.99 MiB/s]  50% ETA h:mm:ss limited"),
-        (40, "1.23 GiB [9.99 MiB/s]  50% ETA h:mm:ss"),
-        (29, "[9.99 MiB/s]  50%"),
+        (80, "1.23 of 2.46 GiB 9.99 MiB/s  50% ▕██████████          ▏ ETA  1:24 limited"),
+        (60, "1.23 GiB  50% ▕█████████▌         ▏ ETA  1:24 limited"),
+        (41, "1.23 GiB  50% ▕█████     ▏ limited"),
+        (29, "1.23 GiB  50% limited"),
     ] {
-        let mut shown = render(BLOCKS, &half, width);
-        if let Some(at) = shown.find("ETA ") {
-            // It comes from a clock.
-            shown.replace_range(at + 4..at + 11, "h:mm:ss");
-        }
-        assert_eq!(shown, text, "{width}");
+        assert_eq!(render(BLOCKS, &half, width), text, "{width}");
     }
-    for (bytes, size, shown) in [(0, 0, "100%"), (0, 10, "  0%"), (999, 1000, " 99%"), (1001, 1000, "100%")] {
+    for (bytes, size, shown) in [(0, 10, "  0%"), (999, 1000, " 99%"), (1000, 1000, "100%")] {
         let text = render(BLOCKS, &Status { bytes, size: Some(size), ..status() }, 80);
         assert!(text.contains(shown), "{shown} of {text}");
     }
     let nothing_yet = render(BLOCKS, &Status { bytes: 0, size: Some(10), ..status() }, 80);
-    assert!(nothing_yet.contains("ETA -:--:--"), "{nothing_yet}");
+    assert!(nothing_yet.contains("ETA  -:--"), "{nothing_yet}");
+}
+
+#[test]
+fn the_bar_gets_the_room_first() {
+    for width in 80..200 {
+        let status = Status {
+            name: Some("a-name-of-any-length-there-is".to_owned()),
+            size: Some(300 << 20),
+            bytes: 70 << 20,
+            ..status()
+        };
+        let text = render(Look { blocks: false, ..BLOCKS }, &status, width);
+        let bar = text.split(['[', ']']).nth(1).unwrap_or_default();
+        assert!(bar.len() >= 20 && text.contains(" 23%") && text.contains(" ETA "), "{width}: {text}");
+    }
+}
+
+#[test]
+fn state_and_bytes_stay_on_a_terminal_of_40_columns() {
+    for (size, ending) in
+        [(None, None), (Some(2 << 30), None), (None, Some(Ending::Interrupted)), (Some(2 << 30), Some(Ending::Failed))]
+    {
+        let name = Some("backup-of-the-database-server".to_owned());
+        let text = render(BLOCKS, &Status { name, size, ending, done: ending.is_some(), ..status() }, 40);
+        let state = ending.map_or("limited".to_owned(), |ending| ending.to_string());
+        assert!(text.contains("1.23 GiB") && text.ends_with(&state), "{text}");
+    }
+}
+
+#[test]
+fn a_long_name_is_shortened_in_the_middle() {
+    let named = |name: &str, look, width| {
+        let text = render(look, &Status { name: Some(name.to_owned()), ..status() }, width);
+        text.split_once(": ").map(|(name, _)| name.to_owned())
+    };
+    let ascii = Look { blocks: false, ..BLOCKS };
+    for (name, look, width, shown) in [
+        ("backup-of-the-database", BLOCKS, 80, "backup…tabase"),
+        ("backup-of-the-database", ascii, 80, "backup..abase"),
+        ("backup-of-the-database", BLOCKS, usize::MAX, "backup-of-the-database"),
+        ("日本語のとても長い名前です", BLOCKS, 80, "日本語…前です"),
+        ("a\x1b[2J\u{202e}b", BLOCKS, 80, "a?[2J?b"),
+    ] {
+        assert_eq!(named(name, look, width).as_deref(), Some(shown), "{name} at {width}");
+    }
+}
+
+#[test]
+fn no_eta_counts_while_paused() {
+    let paused = Status { size: Some(2 * status().bytes), state: State::Paused, ..status() };
+    let text = render(BLOCKS, &paused, 80);
+    assert!(text.contains("ETA  -:--") && text.ends_with("paused"), "{text}");
+}
+
+#[test]
+fn the_time_of_day_of_the_end_is_shown_if_it_is_wanted_and_an_hour_away() {
+    let zone = jiff::tz::TimeZone::fixed(jiff::tz::offset(2));
+    let eta = |look, times: u64| {
+        // 2026-11-25 12:00 UTC, a Wednesday.
+        let status =
+            Status { time: 1_795_608_000.0, elapsed: 1000.0, bytes: 1000, size: Some(1000 * times), ..status() };
+        let text = ProgressLine::in_zone(look, zone.clone()).render(&status, 200);
+        text.split_once("ETA ").unwrap().1.split_once(" buffer").unwrap().0.to_owned()
+    };
+    let at = Look { eta_at: true, ..BLOCKS };
+    assert_eq!(eta(at, 3), "33:20");
+    assert_eq!(eta(at, 8), "Wed 15:56");
+    assert_eq!(eta(at, 101), "Thu 17:46");
+    assert_eq!(eta(at, 1001), "2026-12-07");
+    assert_eq!(eta(BLOCKS, 8), "1:56:40");
 }
 
 #[test]
 fn the_last_line_tells_of_the_whole_run() {
     let done = Status { size: Some(status().bytes), ..ended(Ending::Done) };
-    let text = "1.23 GiB 0:01:23 (avg 15.1 MiB/s) limit 10 MiB/s 100% ▕████████████████▏ done";
-    assert_eq!(render(BLOCKS, &done, 78), text);
-    assert_eq!(render(BLOCKS, &done, 40), "1.23 GiB (avg 15.1 MiB/s) 100% done");
+    let text = "1.23 of 1.23 GiB (avg 15.1 MiB/s) 100% ▕█████████████████████████████████▏ done";
+    assert_eq!(render(BLOCKS, &done, 80), text);
+    assert_eq!(render(BLOCKS, &done, 40), "1.23 GiB 100% ▕██████████████████▏ done");
 }
 
 #[test]
@@ -126,7 +196,7 @@ fn a_buffer_that_is_not_full_does_not_look_so() {
     ] {
         let status = Status { buffered, buffer: 1000, ..status() };
         for (look, gauge) in [(BLOCKS, blocks), (Look { blocks: false, ..BLOCKS }, ascii)] {
-            let text = render(look, &status, 80);
+            let text = render(look, &status, 90);
             assert!(text.contains(gauge), "{gauge} for {buffered} in {text}");
         }
     }
@@ -151,7 +221,7 @@ fn looks_as_the_environment_allows() {
         Look::of(|name| variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned()))
     };
     let xterm = ("TERM", "xterm");
-    let all = Look { blocks: true, colour: true, redraws: true };
+    let all = Look { blocks: true, colour: true, redraws: true, eta_at: false };
     for (variables, expected) in [
         (&[xterm, ("LANG", "C.utf8")][..], all),
         (&[xterm, ("LANG", "C"), ("LC_CTYPE", "de_DE.UTF-8")], all),
@@ -197,7 +267,7 @@ prop_compose! {
 }
 
 fn looks() -> impl Strategy<Value = Look> {
-    any::<(bool, bool, bool)>().prop_map(|(blocks, colour, redraws)| Look { blocks, colour, redraws })
+    any::<[bool; 4]>().prop_map(|[blocks, colour, redraws, eta_at]| Look { blocks, colour, redraws, eta_at })
 }
 
 proptest! {
@@ -205,7 +275,7 @@ proptest! {
 
     #[test]
     fn is_never_wider_than_the_terminal(statuses in prop::collection::vec(statuses(), 1..4), look in looks()) {
-        let line = ProgressLine::new(look);
+        let mut line = ProgressLine::new(look);
         for width in 1..=250 {
             for status in &statuses {
                 let text = plain(&line.render(status, width));
@@ -272,20 +342,20 @@ fn assert_shown(master: &OwnedFd, expected: &str) {
 #[test]
 fn a_line_of_its_own_is_redrawn_in_place() {
     let (master, slave) = terminal(40);
-    let mut progress = Progress::on(slave.try_clone().unwrap(), BLOCKS);
+    let mut progress = Progress::on(slave.try_clone().unwrap(), BLOCKS).unwrap();
     progress.draw(&status());
-    assert_shown(&master, "\r1.23 GiB [9.99 MiB/s] limited\x1b[K\r");
+    assert_shown(&master, "\r1.23 GiB 9.99 MiB/s limited\x1b[K\r");
     // What is there is not drawn again.
     progress.draw(&status());
     progress.draw(&Status { state: State::Paused, ..status() });
-    assert_shown(&master, "\r1.23 GiB [9.99 MiB/s] paused\x1b[K\r");
+    assert_shown(&master, "\r1.23 GiB 9.99 MiB/s paused\x1b[K\r");
     resize(&slave, 30);
     progress.draw(&status());
-    assert_shown(&master, "\r\x1b[J\r1.23 GiB [9.99 MiB/s]\x1b[K\r");
+    assert_shown(&master, "\r\x1b[J\r1.23 GiB limited\x1b[K\r");
     progress.above("pcproxy: a message\n");
-    assert_shown(&master, "\r\x1b[Jpcproxy: a message\r\n\r1.23 GiB [9.99 MiB/s]\x1b[K\r");
+    assert_shown(&master, "\r\x1b[Jpcproxy: a message\r\n\r1.23 GiB limited\x1b[K\r");
     progress.finish(&ended(Ending::Done));
-    assert_shown(&master, "\r1.23 GiB (avg 15.1 MiB/s)\x1b[K\r\n");
+    assert_shown(&master, "\r1.23 GiB done\x1b[K\r\n");
     progress.above("pcproxy: the end");
     assert_shown(&master, "pcproxy: the end\r\n");
 }
@@ -293,17 +363,17 @@ fn a_line_of_its_own_is_redrawn_in_place() {
 #[test]
 fn what_a_failed_run_showed_stays() {
     let (master, slave) = terminal(40);
-    let mut progress = Progress::on(slave, BLOCKS);
+    let mut progress = Progress::on(slave, BLOCKS).unwrap();
     progress.draw(&status());
-    assert_shown(&master, "\r1.23 GiB [9.99 MiB/s] limited\x1b[K\r");
+    assert_shown(&master, "\r1.23 GiB 9.99 MiB/s limited\x1b[K\r");
     drop(progress);
-    assert_shown(&master, "\r1.23 GiB [9.99 MiB/s] limited\x1b[K\r\n");
+    assert_shown(&master, "\r1.23 GiB 9.99 MiB/s limited\x1b[K\r\n");
 }
 
 #[test]
 fn nobody_waits_for_a_terminal_that_takes_nothing() {
     let (master, slave) = terminal(200);
-    let mut progress = Progress::on(slave.try_clone().unwrap(), BLOCKS);
+    let mut progress = Progress::on(slave.try_clone().unwrap(), BLOCKS).unwrap();
     for bytes in 0..2000 {
         progress.draw(&Status { bytes, ..status() });
         progress.above("a message");
@@ -317,7 +387,7 @@ fn nobody_waits_for_a_terminal_that_takes_nothing() {
 #[test]
 fn nobody_waits_for_a_pipe_and_what_it_takes_are_whole_lines() {
     let (mut reader, writer) = pipe().unwrap();
-    let mut progress = Progress::on(writer.into(), Look { colour: true, ..BLOCKS });
+    let mut progress = Progress::on(writer.into(), Look { colour: true, ..BLOCKS }).unwrap();
     for bytes in 0..2000 {
         progress.draw(&Status { bytes, ..status() });
     }
@@ -326,7 +396,7 @@ fn nobody_waits_for_a_pipe_and_what_it_takes_are_whole_lines() {
     reader.read_to_string(&mut text).unwrap();
     assert!(text.ends_with(" limited\n"), "{text}");
     for (bytes, line) in text.lines().enumerate() {
-        assert_eq!(line, render(BLOCKS, &Status { bytes: bytes as u64, ..status() }, usize::MAX));
+        assert_eq!(line, render(PLAIN, &Status { bytes: bytes as u64, ..status() }, usize::MAX));
     }
 }
 
@@ -334,10 +404,10 @@ fn nobody_waits_for_a_pipe_and_what_it_takes_are_whole_lines() {
 fn a_file_gets_line_below_line() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
-    let mut progress = Progress::on(File::create(&path).unwrap().into(), BLOCKS);
+    let mut progress = Progress::on(File::create(&path).unwrap().into(), BLOCKS).unwrap();
     progress.draw(&status());
     progress.above("a message");
     progress.finish(&ended(Ending::Done));
-    let [line, last] = [status(), ended(Ending::Done)].map(|status| render(BLOCKS, &status, 250));
+    let [line, last] = [status(), ended(Ending::Done)].map(|status| render(PLAIN, &status, usize::MAX));
     assert_eq!(fs::read_to_string(path).unwrap(), format!("{line}\na message\n{last}\n"));
 }

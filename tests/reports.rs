@@ -383,7 +383,9 @@ fn a_reader_that_leaves_is_not_missed() {
 
     let run = session.run(&["--stats", "/dev/full", "--interval", "10ms"]);
     run.passes(300_000);
-    run.finish().succeeded("records without a place");
+    let end = run.finish();
+    assert!(end.status.success() && end.stderr.lines().count() == 1, "{end:?}");
+    assert!(end.stderr.starts_with("pcproxy: --stats: No space left"), "{end:?}");
 }
 
 /// Runs pcproxy with 1000 bytes on its stdin. It ends with status `code`, in one line that has all

@@ -10,7 +10,7 @@ use pcproxy::control::{ControlError, Request, Run, ask, runs};
 use pcproxy::os::RuntimeFolder;
 use pcproxy::report::say;
 use pcproxy::stats::Status;
-use pcproxy::units::{show_rate, show_share, show_size, show_time};
+use pcproxy::units::{printable, show_rate, show_share, show_size, show_time};
 
 use super::print::print;
 use super::words::{self, RateOrOff, buffer_size, rate_or_off};
@@ -212,11 +212,6 @@ fn label(status: &Status) -> String {
         Some(name) => format!("{} ({})", printable(name), status.pid),
         None => status.pid.to_string(),
     }
-}
-
-/// A text that cannot move the cursor, or worse.
-fn printable(text: &str) -> String {
-    text.replace(char::is_control, "?")
 }
 
 fn lines(runs: &[Status]) -> Result<String> {

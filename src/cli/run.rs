@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use pcproxy::report::Show;
 use pcproxy::shaping::Rate;
 use pcproxy::transfer::{CommandLine, Config};
 use pcproxy::units::parse_rate;
@@ -53,7 +54,9 @@ impl Run {
         let [program, arguments @ ..] = &self.command[..] else { bail!("there is no command to run") };
         let mut config = self.options.config()?;
         // The command may ask for a password, or draw on the terminal itself.
-        config.reports.progress = config.reports.progress.or(Some(false));
+        if config.reports.progress == Show::Auto {
+            config.reports.progress = Show::Never;
+        }
         let rate = |own: Option<u64>| own.map_or_else(|| config.rate.clone(), Rate::Constant);
         config.command = Some(CommandLine {
             program: program.clone(),

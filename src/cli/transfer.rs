@@ -9,7 +9,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
 use pcproxy::budget::{GroupRequest, Name, Terms};
 use pcproxy::endpoint::{Address, AddressError};
-use pcproxy::report::{Reports, Target};
+use pcproxy::report::{Reports, Show, Target};
 use pcproxy::shaping::{Burst, Rate, Schedule, parse_burst};
 use pcproxy::transfer::Config;
 use pcproxy::units::{parse_interval, parse_rate, parse_size, parse_time, show_rate};
@@ -134,8 +134,9 @@ pub struct Transfer {
 
     /// Show progress on stderr
     ///
-    /// auto: if stderr is a terminal, stdout is not, and the transfer takes longer than half a
-    /// second.
+    /// auto: a line if stderr is a terminal, stdout is not, and the transfer takes longer than half a
+    /// second. always: a line; if stderr is no terminal, a new one every --interval, with the time of
+    /// day. numeric: whole percents, a line each, for 'dialog --gauge'.
     #[arg(
         long,
         value_name = "WHEN",
@@ -145,6 +146,10 @@ pub struct Transfer {
         help_heading = "Reports"
     )]
     progress: When,
+
+    /// Show the time of day at which the transfer ends, once that is more than an hour away
+    #[arg(long, help_heading = "Reports")]
+    eta_at: bool,
 
     /// Show no progress
     #[arg(short, long, overrides_with = "progress", help_heading = "Reports")]
@@ -186,9 +191,10 @@ enum Amount {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum When {
-    Always,
     Auto,
+    Always,
     Never,
+    Numeric,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -284,10 +290,13 @@ impl Transfer {
                 name: self.name.clone(),
                 size: self.size,
                 progress: match self.progress {
-                    When::Always => Some(true),
-                    When::Auto if !self.quiet => None,
-                    When::Auto | When::Never => Some(false),
+                    When::Auto if self.quiet => Show::Never,
+                    When::Auto => Show::Auto,
+                    When::Always => Show::Always,
+                    When::Never => Show::Never,
+                    When::Numeric => Show::Numeric,
                 },
+                eta_at: self.eta_at,
                 summary: self.summary,
                 stats: self.stats.clone(),
                 interval: self.interval,
@@ -334,6 +343,9 @@ fn stats_target(given: OsString) -> Result<Target> {
     });
     match number.map(str::parse::<i32>) {
         None => Ok(Target::File(given.into())),
+        Some(Ok(number @ (0 | 1))) => {
+            bail!("would mix records with the bytes: use descriptor 3; for a file of that name write ./{number}")
+        }
         Some(Ok(number)) if number >= 0 => Ok(Target::Descriptor(number)),
         Some(_) => bail!("is no descriptor; for a file of that name write ./{}", given.display()),
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::output::Output;
+use crate::units::printable;
 
 /// How long this process waits, all its messages together, for a stderr that takes nothing. A
 /// terminal or reader that works takes a message at once. One that is stopped (Ctrl-S) or full must
@@ -18,18 +19,23 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// What is left of [`PATIENCE`].
 static LEFT: Mutex<Duration> = Mutex::new(PATIENCE);
 
+/// A message as it is printed: one line, whatever the names and paths in it hold.
+pub(super) fn message(what: impl Display) -> String {
+    format!("pcproxy: {}\n", printable(&what.to_string()))
+}
+
 /// Writes `pcproxy: `, the message and a line feed to stderr. If stderr is closed, full or stopped,
 /// the message is lost after a short wait, and nothing else changes.
 pub fn say(what: impl Display) {
-    tell(&format!("pcproxy: {what}\n"));
+    tell(&message(what));
 }
 
 /// The same for a text of several lines, such as a usage.
 pub fn tell(text: &str) {
     let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
     let start = Instant::now();
-    match stderr().as_fd().try_clone_to_owned() {
-        Ok(fd) => Output::new(fd).write_within(text.as_bytes(), *left),
+    match stderr().as_fd().try_clone_to_owned().and_then(Output::new) {
+        Ok(mut output) => output.write_within(text.as_bytes(), *left),
         // No descriptor is left, or stderr is closed. A terminal with room for a few bytes may
         // take longer than `poll` promises.
         Err(_) => {

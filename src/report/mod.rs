@@ -1,13 +1,17 @@
-//! What a run tells of itself.
+//! What a run reports: the progress line, records, messages.
 
+mod eta;
 mod lines;
 mod message;
+mod numeric;
 mod output;
 mod progress;
+mod progress_line;
 mod reporter;
 mod terminal;
 
 pub use lines::{Lines, Target};
 pub use message::{say, tell};
-pub use progress::{Look, Progress, ProgressLine};
-pub use reporter::{Reporter, Reports};
+pub use progress::{Look, Progress};
+pub use progress_line::ProgressLine;
+pub use reporter::{Reporter, Reports, Show};

@@ -1,63 +1,78 @@
-//! Writing without waiting, where others read as they like.
+//! Writing without waiting, to whatever others read at their own pace.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, Signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, Mode, OFlags, fstat, makedev};
 use rustix::io::Errno;
-use rustix::pipe::PIPE_BUF;
-use rustix::termios::isatty;
 
-/// Bytes beyond which nothing more is queued.
+use crate::os::{Kind, SharedFd};
+
+/// Bytes. A longer queue takes nothing more: a dozen messages, and less than a page.
 const BACKLOG: usize = 4096;
 
-/// What messages, drawings and records are written to. A reader that does not keep up loses some
-/// of them: it is not waited for.
-///
-/// `O_NONBLOCK` belongs to the open file description, which others share. So a terminal or pipe
-/// is opened anew where that goes, and `poll` is asked first where it does not.
+/// A descriptor that messages, drawings and records are written to. A reader that does not keep up
+/// loses some of them: it is not waited for.
 #[derive(Debug)]
 pub(super) struct Output {
-    fd: OwnedFd,
-    /// How many bytes can be written at once without waiting.
-    most: usize,
-    /// Bytes that are yet to go out: the rest of what went out in part.
+    fd: SharedFd,
+    /// The rest of what went out in part.
     unsent: Vec<u8>,
+    /// `unsent` is the rest of a text of which some went out.
+    begun: bool,
+    /// The latest bytes that went out are the beginning of a text whose rest was lost by an error.
+    torn: bool,
 }
 
 impl Output {
-    pub(super) fn new(fd: OwnedFd) -> Self {
-        match open_anew(&fd) {
-            Some(own) => Output { fd: own, most: usize::MAX, unsent: Vec::new() },
-            // A pipe that is writable takes PIPE_BUF bytes at once.
-            None => Output { fd, most: PIPE_BUF, unsent: Vec::new() },
+    /// # Errors
+    /// If the system does not tell what the descriptor is.
+    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+        let mut fd = SharedFd::new(fd)?;
+        if fd.kind() == Kind::File {
+            fd.set_plain();
         }
+        Ok(Output { fd, unsent: Vec::new(), begun: false, torn: false })
     }
 
-    /// Writes `text` as a whole, some of it perhaps with the next one. False, and nothing is
+    /// Writes `text` as a whole; its end may go out before the next text. False, and nothing is
     /// written, if the reader takes none of it within `wait`.
-    pub(super) fn send(&mut self, text: &[u8], wait: Duration) -> bool {
-        self.flush(wait);
+    ///
+    /// # Errors
+    /// If the descriptor cannot be written to. What was written of `text` stays.
+    pub(super) fn try_send(&mut self, text: &[u8], wait: Duration) -> Result<bool, Errno> {
+        self.flush(wait)?;
         if !self.unsent.is_empty() {
-            return false;
+            return Ok(false);
         }
         self.unsent.extend_from_slice(text);
-        let sent = self.flush(wait) > 0;
+        let sent = self.flush(wait)? > 0;
         if !sent {
             // By the time it could go out, it would be out of date.
             self.unsent.clear();
         }
-        sent
+        Ok(sent)
     }
 
-    /// Writes `text` as soon as the reader takes it: now, or before what is written next. It is
-    /// lost if much is waiting already.
+    /// [`try_send`](Self::try_send) where an error says no more than a reader that is behind.
+    pub(super) fn send(&mut self, text: &[u8], wait: Duration) -> bool {
+        self.try_send(text, wait).unwrap_or(false)
+    }
+
+    /// Whether the latest bytes that went out are a text that an error cut off.
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn
+    }
+
+    /// Writes `text` as soon as the reader takes it: now, or before the next text. It is lost if
+    /// much is waiting already.
     pub(super) fn queue(&mut self, text: &[u8]) {
         if self.unsent.len() < BACKLOG {
             self.unsent.extend_from_slice(text);
         }
-        self.flush(Duration::ZERO);
+        let _ = self.flush(Duration::ZERO);
     }
 
     /// Writes all of `text`, and waits for that at most so long altogether. The rest is lost.
@@ -67,37 +82,40 @@ impl Output {
         loop {
             let left = patience.saturating_sub(start.elapsed());
             // A poll that a signal interrupts sends nothing, and is tried again.
-            if self.flush(left) == 0 && (self.unsent.is_empty() || left.is_zero()) {
+            if self.flush(left).unwrap_or(0) == 0 && (self.unsent.is_empty() || left.is_zero()) {
                 break;
             }
         }
         self.unsent.clear();
     }
 
-    /// Writes of what is unsent as much as the reader takes. Returns how much that was.
-    fn flush(&mut self, wait: Duration) -> usize {
+    /// Writes as much of the unsent bytes as the reader takes, and returns how much that was.
+    ///
+    /// # Errors
+    /// If the descriptor cannot be written to. Then nothing is unsent.
+    fn flush(&mut self, wait: Duration) -> Result<usize, Errno> {
         let wait = Timespec::try_from(wait).unwrap_or_default();
         let mut sent = 0;
         while !self.unsent.is_empty() {
             if !matches!(poll(&mut [PollFd::new(&self.fd, PollFlags::OUT)], Some(&wait)), Ok(1..)) {
                 break;
             }
-            let most = self.unsent.len().min(self.most);
-            match rustix::io::write(&self.fd, &self.unsent[..most]) {
+            match self.fd.write(&self.unsent) {
                 Ok(written) => {
                     self.unsent.drain(..written);
                     sent += written;
+                    self.begun = !self.unsent.is_empty();
+                    self.torn = false;
                 }
+                Err(Errno::AGAIN | Errno::INTR) => break,
                 Err(error) => {
-                    if !matches!(error, Errno::AGAIN | Errno::INTR) {
-                        // Nobody will ever read it.
-                        self.unsent.clear();
-                    }
-                    break;
+                    self.torn |= std::mem::take(&mut self.begun);
+                    self.unsent.clear();
+                    return Err(error);
                 }
             }
         }
-        sent
+        Ok(sent)
     }
 }
 
@@ -107,13 +125,12 @@ impl AsFd for Output {
     }
 }
 
-/// A description of our own, on which `O_NONBLOCK` is nobody else's matter.
-fn open_anew(fd: &OwnedFd) -> Option<OwnedFd> {
-    let stat = fstat(fd).ok()?;
-    let kind = FileType::from_raw_mode(stat.st_mode);
-    // Opening the multiplexer anew would make another terminal.
-    let terminal = kind == FileType::CharacterDevice && stat.st_rdev != makedev(5, 2) && isatty(fd);
-    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
-    if terminal || kind == FileType::Fifo { rustix::fs::open(path, flags, Mode::empty()).ok() } else { None }
+/// Lets this thread write to its terminal from the background although the user has said `stty
+/// tostop`. Without this, one message would stop the transfer, and its neighbours in the pipeline,
+/// by SIGTTOU. Drawings from the background are left out elsewhere.
+pub(super) fn allow_writes_from_background() {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGTTOU);
+    // Should this fail, a message behaves as that of any other program.
+    let _ = set.thread_block();
 }

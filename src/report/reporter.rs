@@ -1,4 +1,4 @@
-//! Everything that a run tells of itself by itself: the progress line, statistics, the summary.
+//! Everything that a run reports without being asked: progress, records, the summary, messages.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, stderr, stdout};
@@ -6,23 +6,44 @@ use std::os::fd::AsFd;
 use std::process;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::output::Output;
+use super::message::message;
+use super::numeric::Numeric;
+use super::output::{Output, allow_writes_from_background};
 use super::{Lines, Progress, Target};
 use crate::stats::{Account, Ending, Facts, Interval, Status, summary};
 
-/// Who is done sooner shows no progress: nobody could read it.
+/// How long the end of `--progress numeric` waits for a reader that is behind.
+const LAST_WAIT: Duration = Duration::from_millis(100);
+
+/// A run that is over sooner shows no progress, since nobody could read it.
 const BRIEF: Duration = Duration::from_millis(500);
 
-/// What a run is to tell.
+/// Whether and how progress is shown on stderr.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Show {
+    /// A line where stderr is a terminal and stdout is none.
+    #[default]
+    Auto,
+    /// A line, wherever stderr goes.
+    Always,
+    /// Nothing.
+    Never,
+    /// Whole percents, a line each, for `dialog --gauge`.
+    Numeric,
+}
+
+/// What a run reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reports {
     /// What the user calls the run.
     pub name: Option<String>,
-    /// How many bytes there will be, if the user knows.
+    /// The total in bytes that the user expects.
     pub size: Option<u64>,
-    /// Whether to show progress; where it would be seen, if nothing.
-    pub progress: Option<bool>,
-    /// Say at the end how it went.
+    /// Whether and how to show progress.
+    pub progress: Show,
+    /// Show the time of day at which the run ends, once that is more than an hour away.
+    pub eta_at: bool,
+    /// Print a summary at the end.
     pub summary: bool,
     /// Where records go.
     pub stats: Option<Target>,
@@ -30,17 +51,28 @@ pub struct Reports {
     pub interval: Duration,
 }
 
-/// Keeps the account of a run and tells what the user wants to know of it.
+/// Progress, as it is shown.
+#[derive(Debug)]
+enum Shown {
+    Line(Box<Progress>),
+    Numeric(Numeric),
+}
+
+/// Keeps the account of a run, and reports what the user wants to know of it.
 #[derive(Debug)]
 pub struct Reporter {
     /// Where the time goes.
     pub account: Account,
-    /// What else a status says.
+    /// The rest of a status.
     pub facts: Facts,
+    /// The user wants to see nothing that can be left out.
+    quiet: bool,
     summary: bool,
-    progress: Option<(Progress, Interval)>,
+    progress: Option<(Shown, Interval)>,
     /// Where messages go while there is no progress line.
-    messages: Output,
+    messages: Option<Output>,
+    /// A first tick has come.
+    ticked: bool,
     /// Progress has been shown.
     shown: bool,
     stats: Option<(Lines, Interval)>,
@@ -50,23 +82,33 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter of a run that begins at `now`. `group` is what the group is called. To be made
-    /// before any other descriptor is opened: see [`Lines::open`].
+    /// A reporter of a run that begins at `now`, with a buffer of `buffer` bytes. `group` is the
+    /// name of the group. Must be called before any other descriptor is opened: see
+    /// [`Lines::open`].
     ///
     /// # Errors
-    /// When the records cannot go where they shall.
+    /// If the records cannot go to their target. A stderr that cannot be used is no error.
     pub fn new(reports: &Reports, now: Duration, buffer: usize, group: Option<String>) -> io::Result<Self> {
+        allow_writes_from_background();
         let stats = reports.stats.as_ref().map(Lines::open).transpose()?.map(|lines| (lines, Interval::default()));
-        // Where the bytes themselves go to the terminal, the line would be among them.
-        let wanted = reports.progress.unwrap_or_else(|| stderr().is_terminal() && !stdout().is_terminal());
-        let progress = if wanted { Progress::new().ok().map(|line| (line, Interval::default())) } else { None };
+        let line = || Progress::new(reports.eta_at).ok().map(|line| Shown::Line(Box::new(line)));
+        let shown = match reports.progress {
+            // Where the bytes themselves go to the terminal, the line would be among them.
+            Show::Auto if stderr().is_terminal() && !stdout().is_terminal() => line(),
+            Show::Always => line(),
+            Show::Numeric => Numeric::new().ok().map(Shown::Numeric),
+            Show::Auto | Show::Never => None,
+        };
         let name = reports.name.clone();
         Ok(Reporter {
             account: Account::new(now, buffer),
             facts: Facts { pid: process::id(), name, group, size: reports.size, ..Facts::default() },
+            quiet: reports.progress == Show::Never,
             summary: reports.summary,
-            progress,
-            messages: Output::new(stderr().as_fd().try_clone_to_owned()?),
+            progress: shown.map(|shown| (shown, Interval::default())),
+            // Messages are worth no transfer: without a descriptor for them there are none.
+            messages: stderr().as_fd().try_clone_to_owned().and_then(Output::new).ok(),
+            ticked: false,
             shown: false,
             stats,
             interval: reports.interval,
@@ -74,28 +116,53 @@ impl Reporter {
         })
     }
 
-    /// How things are at `now`.
+    /// The run begins: nothing can refuse it any more. `ends` are device and inode of what it reads
+    /// from and writes to.
+    ///
+    /// # Errors
+    /// If records would go into one of the ends.
+    pub fn begin(&mut self, ends: &[(u64, u64)]) -> io::Result<()> {
+        self.stats.as_mut().map_or(Ok(()), |(lines, _)| lines.begin(ends))
+    }
+
+    /// The run reads what someone types. If that is not plain to see, it says so.
+    pub fn reads_from_terminal(&mut self) {
+        if stderr().is_terminal() && !self.quiet {
+            self.say("waiting for bytes from the terminal; Ctrl-D ends them, and 'pcproxy --help' shows examples");
+        }
+    }
+
+    /// The status at `now`.
     pub fn status(&mut self, now: Duration, interval: &mut Interval) -> Status {
         self.facts.time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         self.account.status(now, interval, &self.facts)
     }
 
-    /// After what time to [`tick`](Self::tick) next, if at all.
+    /// The time until the next [`tick`](Self::tick); none if there is nothing to report.
     pub fn next_tick(&self, now: Duration) -> Option<Duration> {
         match (&self.progress, &self.stats) {
-            (Some(_), _) if self.shown => Some(self.interval),
-            (Some(_), _) => Some(self.interval.min(BRIEF)),
+            (Some((Shown::Line(_), _)), _) if !self.ticked => Some(self.interval.min(BRIEF)),
+            (Some(_), _) => Some(self.interval),
             (None, Some(_)) => Some(self.next_record.saturating_sub(now)),
             (None, None) => None,
         }
     }
 
-    /// Tells what is to be told regularly.
+    /// Reports what is due.
     pub fn tick(&mut self, now: Duration) {
-        if let Some((mut line, mut interval)) = self.progress.take() {
-            line.draw(&self.status(now, &mut interval));
-            self.shown = true;
-            self.progress = Some((line, interval));
+        self.ticked = true;
+        if let Some((mut shown, mut interval)) = self.progress.take() {
+            let status = self.status(now, &mut interval);
+            match &mut shown {
+                Shown::Numeric(numeric) => numeric.write(&status, Duration::ZERO),
+                // Before the first byte, a neighbour may be asking for a password.
+                Shown::Line(line) if status.bytes > 0 => {
+                    line.draw(&status);
+                    self.shown = true;
+                }
+                Shown::Line(_) => {}
+            }
+            self.progress = Some((shown, interval));
         }
         if self.next_record <= now {
             self.record(now);
@@ -105,20 +172,24 @@ impl Reporter {
 
     fn record(&mut self, now: Duration) {
         if let Some((mut lines, mut interval)) = self.stats.take() {
-            lines.write(&self.status(now, &mut interval));
+            let failed = lines.write(&self.status(now, &mut interval));
             self.stats = Some((lines, interval));
+            if let Err(error) = failed {
+                self.say(format!("--stats: {error}; there may be gaps in the records"));
+            }
         }
     }
 
-    /// Says something, above the progress line.
+    /// Prints a message, above the progress line.
     pub fn say(&mut self, what: impl Display) {
-        match &mut self.progress {
-            Some((line, _)) => line.above(&format!("pcproxy: {what}")),
-            None => self.messages.queue(format!("pcproxy: {what}\n").as_bytes()),
+        match (&mut self.progress, &mut self.messages) {
+            (Some((Shown::Line(line), _)), _) => line.above(&message(what)),
+            (_, Some(output)) => output.queue(message(what).as_bytes()),
+            (_, None) => {}
         }
     }
 
-    /// Says how it goes so far.
+    /// Prints the summary of the run so far.
     pub fn summarize(&mut self, now: Duration) {
         for line in summary(&self.status(now, &mut Interval::default())) {
             self.say(line);
@@ -128,8 +199,13 @@ impl Reporter {
     /// The run has ended, in this way.
     pub fn finish(&mut self, now: Duration, ending: Ending) {
         self.facts.ending = Some(ending);
-        if let Some((mut line, mut interval)) = self.progress.take().filter(|_| self.shown) {
-            line.finish(&self.status(now, &mut interval));
+        if let Some((mut shown, mut interval)) = self.progress.take() {
+            let status = self.status(now, &mut interval);
+            match &mut shown {
+                Shown::Line(line) if self.shown => line.finish(&status),
+                Shown::Line(_) => {}
+                Shown::Numeric(numeric) => numeric.write(&status, LAST_WAIT),
+            }
         }
         self.record(now);
         if self.summary {

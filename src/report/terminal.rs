@@ -1,5 +1,6 @@
 //! A row on a terminal, among those of the other pcproxies of a pipeline.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -8,21 +9,27 @@ use std::time::Duration;
 
 use rustix::fs::{fstat, makedev};
 use rustix::process::getpgrp;
-use rustix::termios::{tcgetpgrp, tcgetwinsize};
+use rustix::termios::{LocalModes, tcgetattr, tcgetpgrp, tcgetwinsize};
 use serde::{Deserialize, Serialize};
 
 use super::output::Output;
 use crate::os::{FolderError, Id, Presence, RuntimeFolder, SharedFile, lives, own_id};
 
-/// Columns and rows of a terminal that does not tell.
-const USUAL: (usize, usize) = (80, 24);
+/// Columns and rows that are assumed for a terminal that does not report its size.
+const DEFAULT_SIZE: (usize, usize) = (80, 24);
 
-/// How often a lock that is taken is tried again, a millisecond later, by someone who will not
-/// come again.
+/// How often a lock that is taken is tried again, a millisecond apart, at the beginning and at the
+/// end of a run. A drawing in between tries once, since another one follows.
 const LAST_TRIES: u32 = 50;
 
-/// How long the last words wait for a busy terminal.
+/// How long the last line waits for a busy terminal.
 const LAST_WAIT: Duration = Duration::from_millis(100);
+
+/// Bytes of messages that are kept while another program has the terminal: a dozen messages.
+const BACKLOG: usize = 4096;
+
+/// Bytes of the longest file of rows that is believed: rows for thousands of processes.
+const LONGEST: u64 = 64 * 1024;
 
 /// Draws one row, over what it shows, or line below line.
 #[derive(Debug)]
@@ -37,7 +44,21 @@ pub(super) struct Terminal {
     block: Block,
     /// What the row shows, and in which version of the block.
     shown: Option<(String, u32)>,
+    /// Messages for the time when the terminal is given back.
+    kept: String,
     ended: bool,
+}
+
+/// Who may use a terminal at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// This job.
+    Ours,
+    /// Another job, or a shell at its prompt.
+    OtherJob,
+    /// A program beside us that reads keys (`less`) or a password (`ssh`, `sudo`): it has switched
+    /// off the echo, or reading line by line.
+    Keys,
 }
 
 /// The rows of a job, which is a pipeline: one for each process that has not ended.
@@ -74,13 +95,13 @@ impl Block {
         self.columns > 0
     }
 
-    /// What erases all rows.
+    /// The text that erases all rows.
     fn erase(&mut self) -> String {
         self.erased = self.erased.wrapping_add(1);
         "\r\x1b[J".to_owned()
     }
 
-    /// What goes before anything else on a terminal of so many columns.
+    /// The text that goes before any other on a terminal of so many columns.
     fn adapt(&mut self, columns: usize) -> String {
         let narrower = columns < self.columns;
         self.columns = columns;
@@ -113,7 +134,7 @@ impl Block {
     }
 }
 
-/// What a row shows when it is left.
+/// The text that leaves a row on the screen.
 fn last(text: &str) -> String {
     format!("\r{text}\x1b[K\n")
 }
@@ -129,16 +150,19 @@ fn up(rows: usize) -> String {
 }
 
 impl Terminal {
-    pub(super) fn new(fd: OwnedFd, is_terminal: bool, redraws: bool) -> Self {
+    /// # Errors
+    /// If the system does not tell what `fd` is.
+    pub(super) fn new(fd: OwnedFd, is_terminal: bool, redraws: bool) -> io::Result<Self> {
         let registry = if redraws { Registry::open(&fd) } else { None };
         let mut terminal = Terminal {
-            output: Output::new(fd),
+            output: Output::new(fd)?,
             is_terminal,
             redraws,
             id: own_id(),
             registry,
             block: Block::default(),
             shown: None,
+            kept: String::new(),
             ended: false,
         };
         if redraws {
@@ -147,10 +171,10 @@ impl Terminal {
                 true
             });
         }
-        terminal
+        Ok(terminal)
     }
 
-    /// Its width. What is no terminal has no end.
+    /// Its width; without a terminal there is no bound.
     pub(super) fn columns(&self) -> usize {
         if self.is_terminal { self.size().0 } else { usize::MAX }
     }
@@ -159,16 +183,22 @@ impl Terminal {
     fn size(&self) -> (usize, usize) {
         match tcgetwinsize(&self.output) {
             Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
-            _ => USUAL,
+            _ => DEFAULT_SIZE,
         }
     }
 
     /// Shows `text` in the row of this process.
     pub(super) fn draw(&mut self, text: &str) {
-        if self.ended || !self.is_ours() {
-            // Who knows what will be on the screen when it is our turn again.
+        if self.ended || self.current_use() != Use::Ours {
+            // The screen may show anything by the time it is our turn again.
             self.shown = None;
-        } else if !self.redraws {
+            return;
+        }
+        if !self.kept.is_empty() {
+            let kept = std::mem::take(&mut self.kept);
+            self.above(&kept);
+        }
+        if !self.redraws {
             if self.shows(text, 0) || self.output.send(format!("{text}\n").as_bytes(), Duration::ZERO) {
                 self.shown = Some((text.to_owned(), 0));
             }
@@ -189,11 +219,19 @@ impl Terminal {
         }
     }
 
-    /// Prints a message of one or more lines above all rows.
+    /// Prints a message of one or more lines above all rows. While a program beside us reads keys or
+    /// a password, the message is kept until the next drawing, or until the end.
     pub(super) fn above(&mut self, message: &str) {
         let message = message.strip_suffix('\n').unwrap_or(message);
         let mut out = format!("{message}\n");
-        if self.redraws && self.is_ours() {
+        let used = self.current_use();
+        if used == Use::Keys && !self.ended {
+            if self.kept.len() < BACKLOG {
+                self.kept += &out;
+            }
+            return;
+        }
+        if self.redraws && used == Use::Ours {
             let columns = self.size().0;
             let row = |block: &Block, id| block.rows.iter().position(|row| *row == id);
             let changed = self.change(0, |terminal, block| {
@@ -217,7 +255,7 @@ impl Terminal {
     /// Gives up the row. `text` is left on the screen, above the rows of those that go on.
     pub(super) fn end(&mut self, text: Option<&str>) {
         (self.ended, self.shown) = (true, None);
-        let (ours, size) = (self.is_ours(), self.size());
+        let (ours, size) = (self.current_use() == Use::Ours, self.size());
         let closed = self.redraws
             && self.change(LAST_TRIES, |terminal, block| {
                 let out = block.close(terminal.id, text, size);
@@ -230,20 +268,28 @@ impl Terminal {
             let last = if self.redraws { last(text) } else { format!("{text}\n") };
             self.output.send(last.as_bytes(), LAST_WAIT);
         }
+        // Nobody will draw again, so they cannot wait for a better moment.
+        let kept = std::mem::take(&mut self.kept);
+        self.output.queue(kept.as_bytes());
     }
 
     fn shows(&self, text: &str, erased: u32) -> bool {
         self.shown.as_ref().is_some_and(|shown| (shown.0.as_str(), shown.1) == (text, erased))
     }
 
-    /// Whether it is the turn of this job to use the terminal.
-    fn is_ours(&self) -> bool {
-        // A terminal that controls others, or none, does not tell.
-        !self.is_terminal || tcgetpgrp(&self.output).map_or(true, |group| group == getpgrp())
+    /// Who may use the terminal now.
+    fn current_use(&self) -> Use {
+        // A terminal that does not control this process has no foreground job to tell.
+        if self.is_terminal && tcgetpgrp(&self.output).is_ok_and(|group| group != getpgrp()) {
+            return Use::OtherJob;
+        }
+        let by_line = LocalModes::ECHO | LocalModes::ICANON;
+        let keys = |output| tcgetattr(output).is_ok_and(|modes| !modes.local_modes.contains(by_line));
+        if self.is_terminal && keys(&self.output) { Use::Keys } else { Use::Ours }
     }
 
-    /// Changes the block, if `change` says so, while nobody else does. False if someone else is
-    /// at it, or it was not to be changed.
+    /// Changes the block under its lock, if `change` says so. False if another process holds the
+    /// lock, or `change` says no.
     fn change(&mut self, retries: u32, change: impl FnOnce(&mut Self, &mut Block) -> bool) -> bool {
         let mut block = self.block.clone();
         if let Some(registry) = &mut self.registry {
@@ -260,8 +306,8 @@ impl Terminal {
             // Of another job, or of processes that were killed.
             block = Block { job, ..Block::default() };
         }
-        // In the background there is nothing to say about the rows of another job.
-        let changed = (before.job == job || self.is_ours()) && change(self, &mut block);
+        // A job in the background leaves the rows of another job alone.
+        let changed = (before.job == job || self.current_use() != Use::OtherJob) && change(self, &mut block);
         if let Some(registry) = &self.registry {
             if changed && block != before {
                 registry.write(&block);
@@ -276,7 +322,7 @@ impl Terminal {
 }
 
 impl Drop for Terminal {
-    /// What a run shows that fails stays on the screen.
+    /// The line of a run that fails stays on the screen.
     fn drop(&mut self) {
         if self.redraws && !self.ended {
             let shown = self.shown.take();
@@ -298,7 +344,7 @@ impl Registry {
     fn open(fd: &OwnedFd) -> Option<Self> {
         let device = fstat(fd).ok()?.st_rdev;
         if device == makedev(5, 0) {
-            // `/dev/tty` is another one for each who looks.
+            // `/dev/tty` is another terminal for each process.
             return None;
         }
         let folder = RuntimeFolder::open().ok()?;
@@ -307,7 +353,8 @@ impl Registry {
         Some(Registry { file, _presence: presence })
     }
 
-    /// Locks the file. False if another holds the lock, and did so each time it was tried again.
+    /// Locks the file; tries so often again, a millisecond apart. False if another process held the
+    /// lock each time.
     fn lock(&mut self, retries: u32) -> Result<bool, FolderError> {
         for _ in 0..retries {
             if self.file.lock(|_| ())? {
@@ -322,9 +369,12 @@ impl Registry {
         let _ = self.file.unlock();
     }
 
-    /// The block in the locked file. One that cannot be read is begun anew.
+    /// The block in the locked file; a new one if the file is damaged.
     fn read(&self) -> Block {
         let length = self.file.file().metadata().map_or(0, |found| found.len());
+        if length > LONGEST {
+            return Block::default();
+        }
         let mut bytes = vec![0; length as usize];
         let read = self.file.file().read_exact_at(&mut bytes, 0);
         read.ok().and_then(|()| serde_json::from_slice(&bytes).ok()).unwrap_or_default()

@@ -65,6 +65,16 @@ pub(super) fn size_of_all(inputs: &[Address]) -> Option<u64> {
     inputs.iter().map(endpoint::size_of).sum()
 }
 
+/// Device and inode of the output and of all inputs that have them.
+pub(super) fn identities(config: &Config, output: &Endpoint) -> Vec<(u64, u64)> {
+    let inputs = config.inputs.iter().filter_map(|address| match address {
+        Address::File(path) => rustix::fs::stat(path).ok(),
+        Address::Standard => rustix::fs::fstat(rustix::stdio::stdin()).ok(),
+        _ => None,
+    });
+    rustix::fs::fstat(output).ok().into_iter().chain(inputs).map(|stat| (stat.st_dev, stat.st_ino)).collect()
+}
+
 /// Opens the output, and waits for it if something has to happen first. Signals are heard.
 pub(super) fn open_output(
     config: &Config,

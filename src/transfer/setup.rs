@@ -11,10 +11,10 @@ use super::wrapping::Wrapping;
 use super::{CommandLine, Config, Error, NotStarted, Transfer, apply_pace};
 use crate::budget;
 use crate::control::Server;
-use crate::endpoint;
+use crate::endpoint::{self, Address};
 use crate::os::clock;
 use crate::poller::{Deadline, Interest, Poller};
-use crate::report::Reporter;
+use crate::report::{Reporter, Show};
 
 impl Transfer {
     /// A transfer as `config` says. Nothing has been read yet.
@@ -27,7 +27,9 @@ impl Transfer {
         let mut reports = config.reports.clone();
         if !config.writes_to_stdout() {
             // Bytes that go elsewhere leave the terminal to the progress line.
-            reports.progress = reports.progress.or_else(|| Some(stderr().is_terminal()));
+            if reports.progress == Show::Auto && stderr().is_terminal() {
+                reports.progress = Show::Always;
+            }
         }
         let mut reporter = Reporter::new(&reports, start, config.buffer, config.group_name()).map_err(Error::Stats)?;
         // Threads that open endpoints must not take the signals: these are blocked first.
@@ -35,7 +37,7 @@ impl Transfer {
         let group = config.group.as_ref().map(budget::join).transpose()?.unwrap_or_default();
         let group = Rc::new(RefCell::new(group));
         let (mut directions, wrapping) = match &config.command {
-            Some(line) => wrap(config, line, &group, &mut poller)?,
+            Some(line) => wrap(config, line, &group, &mut poller, &mut reporter)?,
             None => (vec![plain(config, group, &mut poller, &mut reporter)?], None),
         };
         reporter.account.resize(config.buffer * directions.len());
@@ -66,6 +68,10 @@ impl Transfer {
 fn plain(config: &Config, group: Share, poller: &mut Poller, reporter: &mut Reporter) -> Result<Direction, NotStarted> {
     let inputs = Inputs::new(config);
     let output = ends::open_output(config, poller, reporter)?;
+    reporter.begin(&ends::identities(config, &output)).map_err(Error::Stats)?;
+    if config.inputs == [Address::Standard] && stdin().is_terminal() {
+        reporter.reads_from_terminal();
+    }
     let direction = Direction::new(config, config.rate.clone(), inputs, output, group, poller);
     let left = match &config.inputs[..] {
         [_] => direction.left_to_read(),
@@ -83,8 +89,10 @@ fn wrap(
     line: &CommandLine,
     group: &Share,
     poller: &mut Poller,
+    reporter: &mut Reporter,
 ) -> Result<(Vec<Direction>, Option<Wrapping>), NotStarted> {
     let output = endpoint::stdout()?;
+    reporter.begin(&ends::identities(config, &output)).map_err(Error::Stats)?;
     let own_stdin = stdin().is_terminal();
     let input = if own_stdin { None } else { Some(endpoint::stdin()?) };
     let (wrapping, to_command, from_command) = Wrapping::start(line, own_stdin, poller)?;

@@ -4,4 +4,4 @@ mod parse;
 mod show;
 
 pub use parse::{GivenRate, RateUnit, UnitError, parse_interval, parse_rate, parse_size, parse_time};
-pub use show::{printable, show_briefly, show_bytes, show_rate, show_share, show_size, show_time};
+pub use show::{printable, show_briefly, show_bytes, show_of, show_rate, show_share, show_size, show_time};

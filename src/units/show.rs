@@ -34,6 +34,26 @@ pub fn show_briefly(bytes: f64) -> String {
     format!("{amount:.decimals$} {unit}")
 }
 
+/// A part of a total, in the total's unit and not rounded up: `70 of 300 MiB`. The columns depend
+/// on the total alone.
+///
+/// ```
+/// assert_eq!(pcproxy::units::show_of(70 << 20, 300 << 20), " 70 of 300 MiB");
+/// assert_eq!(pcproxy::units::show_of(1 << 20, 5 << 30), "0.00 of 5.00 GiB");
+/// ```
+pub fn show_of(part: u64, total: u64) -> String {
+    let shown = show_briefly(total as f64);
+    let (number, unit) = shown.split_once(' ').unwrap_or((&shown, ""));
+    let decimals = number.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    let power = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].iter().position(|name| *name == unit).unwrap_or(0);
+    let scale = 10_f64.powi(decimals as i32);
+    // The total is rounded to nearest, and all of it must look like all of it.
+    let whole = part >= total;
+    let part = (part as f64 / 1024_f64.powi(power as i32) * scale).floor() / scale;
+    let part = if whole { number.to_owned() } else { format!("{part:.decimals$}") };
+    format!("{part:>width$} of {shown}", width = number.len())
+}
+
 /// A time in seconds, with three digits or so: `0.42 s`, `12.3 s`, `3 min 20 s`, `2 h 05 min`.
 ///
 /// ```
@@ -76,10 +96,23 @@ pub fn show_bytes(bytes: u64) -> String {
     shown + if bytes == 1 { " byte" } else { " bytes" }
 }
 
-/// A text from outside, such as a name or a path, that is harmless on a terminal: control characters
-/// become `?`.
+/// A text from outside, such as a name or a path, that is harmless on a terminal: characters that
+/// move the cursor, change colours, break the line or reverse the direction of writing become `?`.
+///
+/// ```
+/// assert_eq!(pcproxy::units::printable("a\x1b[2Jb\nc\u{202e}d"), "a?[2Jb?c?d");
+/// ```
 pub fn printable(text: &str) -> String {
-    text.replace(char::is_control, "?")
+    text.replace(is_harmful, "?")
+}
+
+/// Control characters (Unicode's Cc), and of the format characters (Cf) those that override the
+/// direction of writing, separate lines or carry hidden text.
+fn is_harmful(c: char) -> bool {
+    let overrides =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}');
+    let hides = matches!(c, '\u{2028}' | '\u{2029}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+    c.is_control() || overrides || hides
 }
 
 #[cfg(test)]
@@ -142,6 +175,29 @@ mod tests {
             (f64::NAN, "0 B"),
         ] {
             assert_eq!(show_briefly(bytes), shown, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn what_could_move_the_cursor_or_turn_a_line_around_is_shown_as_a_question_mark() {
+        for harmful in [
+            "\x00",
+            "\x07",
+            "\x1b",
+            "\n",
+            "\r",
+            "\t",
+            "\x7f",
+            "\u{9b}",
+            "\u{202e}",
+            "\u{2066}",
+            "\u{200f}",
+            "\u{e0041}",
+        ] {
+            assert_eq!(printable(&format!("a{harmful}b")), "a?b", "{harmful:?}");
+        }
+        for harmless in ["naïve", "日本語", "דוח", "👩\u{200d}🚀", "e\u{301}"] {
+            assert_eq!(printable(harmless), harmless);
         }
     }
 

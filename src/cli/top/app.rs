@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use pcproxy::control::{ControlError, Request};
 use pcproxy::stats::{State, Status};
+use pcproxy::units::printable;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::super::words::{RateOrOff, buffer_size, rate_or_off};
@@ -236,7 +237,7 @@ impl Row {
 
     /// What it is called.
     pub fn label(&self) -> String {
-        self.name().map_or_else(|| self.pid.to_string(), str::to_owned)
+        self.name().map_or_else(|| self.pid.to_string(), printable)
     }
 
     /// Whether what was last heard of it still holds.

@@ -2,7 +2,7 @@
 
 use pcproxy::control::ControlError;
 use pcproxy::stats::{State, Status};
-use pcproxy::units::{show_briefly, show_share};
+use pcproxy::units::{printable, show_briefly, show_share};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Style, Stylize};
@@ -213,7 +213,7 @@ impl Column {
             (Column::Minute, _) => sparks(&row.history, width.into()),
             (_, None) => String::new(),
             (Column::Limit | Column::Held, _) if row.ended.is_some() => String::new(),
-            (Column::Group, Some(status)) => status.group.clone().unwrap_or_default(),
+            (Column::Group, Some(status)) => status.group.as_deref().map(printable).unwrap_or_default(),
             (Column::Rate, Some(status)) if row.is_well() => brief_rate(status.rate),
             (Column::Rate, Some(_)) => String::new(),
             (Column::Limit, Some(status)) => match status.limit {
