@@ -23,7 +23,9 @@ use std::{fmt, io};
 
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
+use rustix::pipe::PIPE_BUF;
 
+use crate::buffer::{KernelPipe, Splice};
 use crate::os::{Kind, SharedFd};
 use tcp::Receipt;
 
@@ -39,6 +41,8 @@ pub struct Endpoint {
     is_shared: bool,
     /// Of a TCP connection of our own.
     receipt: Option<Receipt>,
+    /// A pipe by way of which packets are cut: see [`read`](Self::read).
+    packets: Option<KernelPipe>,
 }
 
 impl Endpoint {
@@ -52,7 +56,7 @@ impl Endpoint {
         let fd = SharedFd::new(fd).map_err(|error| EndpointError::new(&label, error))?;
         let own_socket = fd.kind() == Kind::Socket && !is_shared;
         let receipt = if own_socket { Receipt::new(&fd) } else { None };
-        Ok(Endpoint { fd, label, is_shared, receipt })
+        Ok(Endpoint { fd, label, is_shared, receipt, packets: None })
     }
 
     /// What messages call it.
@@ -86,7 +90,38 @@ impl Endpoint {
     /// # Errors
     /// `EAGAIN` if nothing is there, else those of `read`.
     pub fn read(&mut self, into: &mut [u8]) -> Result<usize, Errno> {
+        if self.kind() == Kind::Pipe
+            && into.len() < PIPE_BUF
+            && let Some(result) = self.read_packets(into)
+        {
+            return result;
+        }
         self.fd.read(into)
+    }
+
+    /// Reads from a pipe that may be in packet mode. A read that is shorter than a packet loses the
+    /// rest of it, and the reader cannot tell the mode. A splice loses nothing, so the bytes go by
+    /// way of a pipe of our own. Nothing, if the system does not splice.
+    fn read_packets(&mut self, into: &mut [u8]) -> Option<Result<usize, Errno>> {
+        let pipe = match &mut self.packets {
+            Some(pipe) => pipe,
+            none => none.insert(KernelPipe::new(PIPE_BUF).ok()?),
+        };
+        match pipe.splice_from(&self.fd, None, into.len()) {
+            Ok(Splice::Moved(_)) => {}
+            Ok(Splice::End) => return Some(Ok(0)),
+            Ok(Splice::NotReady) => return Some(Err(Errno::AGAIN)),
+            Ok(Splice::Refused) => return None,
+            Err(error) => return Some(Err(error)),
+        }
+        let mut read = 0;
+        while !pipe.is_empty() {
+            match pipe.read(&mut into[read..]) {
+                Ok(more) => read += more,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        Some(if read == 0 { Err(Errno::INTR) } else { Ok(read) })
     }
 
     /// Writes what goes without waiting; at least one byte.

@@ -127,9 +127,6 @@ fn inherited(fd: BorrowedFd<'_>, label: &str, number: usize) -> Result<Endpoint,
         Kind::Socket if socket_type(&endpoint).is_ok_and(|kind| kind != SocketType::STREAM) => {
             Some("a socket that keeps messages apart, and a message that does not fit would be cut")
         }
-        Kind::Pipe if number == 0 && endpoint.fd.flags().contains(OFlags::DIRECT) => {
-            Some("a pipe in packet mode, and a packet that does not fit would be cut")
-        }
         _ => None,
     };
     match cuts {
