@@ -776,7 +776,7 @@ fn what_is_no_record_becomes_no_picture() {
     session.plot(&["/"], Stdio::null()).1.failed(1, &["/", "Is a directory"]);
     session.plot(&[good, "-o", picture], Stdio::null()).1.failed(1, &[picture, "No such file"]);
     session.plot(&[], Stdio::null()).1.failed(2, &["<RECORDING>"]);
-    session.plot(&[good, good], Stdio::null()).1.failed(2, &[good]);
+    session.plot(&[good, good, good], Stdio::null()).1.failed(2, &[good]);
     let full = File::create("/dev/full").unwrap();
     session.start(&["plot", good], Stdio::null(), full).wait().failed(1, &["stdout", "No space left"]);
 }
