@@ -14,6 +14,7 @@ mod site;
 #[path = "../tests/support/store.rs"]
 mod store;
 
+use std::env;
 use std::fs;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
         Set { name: "faults", run: faults },
         Set { name: "hundred", run: hundred },
         Set { name: "cost", run: cost },
-        Set { name: "record", run: record },
+        Set { name: "picture", run: picture },
     ];
     main_with(env!("CARGO_BIN_EXE_pcproxy"), &sets)
 }
@@ -396,29 +397,88 @@ fn cost(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A run for the picture in docs/cluster.md: four machines, the store killed and brought back. Written
-/// to the file that PCPROXY_RECORD names, as a line for each 100 ms: seconds, and the bytes per second
-/// of each machine.
-fn record(_: &Options) -> Result<()> {
-    let Ok(path) = std::env::var("PCPROXY_RECORD") else { return Ok(()) };
+/// Draws docs/pictures/cluster.svg from a run: four machines, the store killed and brought back. Only
+/// where PCPROXY_PICTURE says where to.
+fn picture(_: &Options) -> Result<()> {
+    let Ok(path) = env::var("PCPROXY_PICTURE") else { return Ok(()) };
     let mut scene = Scene::busy()?;
     let began = Instant::now();
     sleep(Duration::from_secs(4));
+    let killed = began.elapsed();
     scene.server.kill();
-    let killed = began.elapsed().as_secs_f64();
     sleep(Duration::from_secs(6));
     scene.server.run_again();
-    let back = began.elapsed().as_secs_f64();
+    let back = began.elapsed();
     sleep(Duration::from_secs(6));
-    let end = began.elapsed();
-    let mut lines = format!("# limit {LIMIT} killed {killed:.2} back {back:.2}\n");
-    for step in 0..(end.as_millis() / WINDOW.as_millis()) as u32 {
-        let from = began + WINDOW * step;
-        let rates = scene.site.rates(from, from + WINDOW);
-        let words: Vec<_> = rates.iter().map(|rate| format!("{rate:.0}")).collect();
-        lines += &format!("{:.1} {}\n", (WINDOW * step).as_secs_f64(), words.join(" "));
-    }
-    fs::write(&path, lines).with_context(|| path.clone())?;
-    println!("recorded to {path}; worst {:.1} ms ahead", 1e3 * scene.site.worst_ahead().0 / LIMIT as f64);
+    let steps = (began.elapsed().as_millis() / WINDOW.as_millis()) as u32;
+    let rates: Vec<_> =
+        (0..steps).map(|step| scene.site.rates(began + WINDOW * step, began + WINDOW * (step + 1))).collect();
+    fs::write(&path, draw(&rates, killed, back)).with_context(|| path.clone())?;
+    println!("{path}: {:.1} ms ahead of the limit at most", 1e3 * scene.site.worst_ahead().0 / LIMIT as f64);
     Ok(())
+}
+
+/// What each machine moved in each window, one upon the other, as SVG.
+fn draw(rates: &[Vec<f64>], killed: Duration, back: Duration) -> String {
+    const COLOURS: [&str; MACHINES] = ["#1F5FA8", "#4C8C4A", "#B8862B", "#7A4E9C"];
+    let (left, top, width, height) = (70.0, 60.0, 860.0, 300.0);
+    let time = WINDOW.as_secs_f64() * rates.len() as f64;
+    let x = |seconds: f64| left + width * seconds / time;
+    let y = |rate: f64| top + height * (1.0 - rate / (1.15 * LIMIT as f64));
+    let mut svg = String::from(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"960\" height=\"430\" viewBox=\"0 0 960 430\" \
+         font-family=\"sans-serif\" font-size=\"13\" fill=\"#222222\">\n<rect width=\"960\" height=\"430\" \
+         fill=\"#FFFFFF\"/>\n",
+    );
+    let (from, to) = (x(killed.as_secs_f64()), x(back.as_secs_f64()));
+    svg += &format!(
+        "<text x=\"{left}\" y=\"24\" font-size=\"19\" font-weight=\"bold\">Four machines, one limit of 40 MiB/s</text>\n\
+         <rect x=\"{from:.1}\" y=\"{top}\" width=\"{:.1}\" height=\"{height}\" fill=\"#EEEEEE\"/>\n\
+         <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">the store is away</text>\n",
+        to - from,
+        (from + to) / 2.0,
+        top + 40.0,
+    );
+    let sum = |step: usize, machines: usize| rates[step][..machines].iter().sum::<f64>();
+    for machine in (0..MACHINES).rev() {
+        let points = (0..rates.len()).flat_map(|step| {
+            let height = y(sum(step, machine + 1));
+            [step, step + 1].map(|at| format!("{:.1},{height:.1}", x(WINDOW.as_secs_f64() * at as f64)))
+        });
+        let points: Vec<_> = points.collect();
+        svg += &format!(
+            "<polygon fill=\"{}\" points=\"{left:.1},{:.1} {} {:.1},{:.1}\"/>\n",
+            COLOURS[machine],
+            y(0.0),
+            points.join(" "),
+            x(time),
+            y(0.0),
+        );
+        let at = left + 120.0 * machine as f64;
+        svg += &format!(
+            "<rect x=\"{at}\" y=\"36\" width=\"12\" height=\"12\" fill=\"{}\"/>\
+             <text x=\"{}\" y=\"47\">machine {}</text>\n",
+            COLOURS[machine],
+            at + 18.0,
+            machine + 1,
+        );
+    }
+    let limit = y(LIMIT as f64);
+    svg += &format!(
+        "<line x1=\"{left}\" x2=\"{}\" y1=\"{limit:.1}\" y2=\"{limit:.1}\" stroke=\"#C84614\" stroke-width=\"2\" \
+         stroke-dasharray=\"7 4\"/>\n<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"#C84614\">limit</text>\n",
+        left + width,
+        left + width,
+        limit - 6.0,
+    );
+    for step in 0..=4 {
+        let rate = step as f64 * 10.0;
+        let at = y(rate * MIB as f64);
+        svg += &format!("<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{rate} MiB/s</text>\n", left - 6.0, at + 4.0);
+    }
+    for second in (0..=time as u32).step_by(2) {
+        let at = x(f64::from(second));
+        svg += &format!("<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{second} s</text>\n", top + height + 20.0);
+    }
+    svg + "</svg>\n"
 }

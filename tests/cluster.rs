@@ -314,3 +314,41 @@ fn a_machine_that_leaves_gives_back_what_it_has_and_a_fallback_is_used_when_all_
     site.start(1);
     site.until("the fallback rate", millis(4000), |rates| (rates[0] / 500e3 - 1.0).abs() < 0.15);
 }
+
+#[cfg(feature = "tls")]
+#[test]
+fn tls_with_certificates_on_both_sides() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let openssl = |words: &[&str]| {
+        let done = std::process::Command::new("openssl").args(words).output();
+        let done = done.expect("openssl is installed");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+    let (ca, ca_key) = (at("ca.pem"), at("ca.key"));
+    openssl(&[&["req", "-x509", "-subj", "/CN=ca", "-keyout", &ca_key, "-out", &ca], &key[..]].concat());
+    for name in ["server", "client"] {
+        let (own_key, own) = (at(&format!("{name}.key")), at(&format!("{name}.pem")));
+        let words = ["req", "-x509", "-CA", &ca, "-CAkey", &ca_key, "-subj", "/CN=localhost", "-keyout", &own_key];
+        let names = ["-out", &own, "-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=CA:FALSE"];
+        openssl(&[&words[..], &names, &key].concat());
+    }
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let (server_cert, server_key) = (at("server.pem"), at("server.key"));
+    let options = ["--tls-port", &port.to_string(), "--tls-ca-cert-file", &ca];
+    let options = [&options[..], &["--tls-cert-file", &server_cert, "--tls-key-file", &server_key]].concat();
+    let Some(_server) = Server::start(&options) else { return };
+    let site = Site::new(1, RATE);
+    let url = format!("rediss://localhost:{port}");
+    let (client_cert, client_key) = (at("client.pem"), at("client.key"));
+    let share = ["group", "share", "uplink", "--store", &url, "--ca", &ca];
+    site.machines[0].succeeds(&[&share[..], &["--cert", &client_cert, "--key", &client_key]].concat());
+    site.machines[0].succeeds(&["group", "set", "uplink", "5M"]);
+    // Without a certificate of its own, or one that vouches for the server, it is refused in a line.
+    for words in [&share[..], &share[..5]] {
+        let refused = site.machines[0].run(words);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.lines().count() == 1 && said.contains(&url), "{said}");
+    }
+}

@@ -13,6 +13,8 @@ mod rule;
 mod shared;
 mod sharing;
 pub mod site;
+#[cfg(feature = "tls")]
+mod tls;
 pub mod valkey;
 mod wire;
 

@@ -52,6 +52,13 @@ impl Carrier for TcpStream {
     }
 }
 
+#[cfg(feature = "tls")]
+impl Carrier for super::tls::Stream {
+    fn set_deadline(&mut self, left: Duration) -> io::Result<()> {
+        self.sock.set_deadline(left)
+    }
+}
+
 impl Carrier for UnixStream {
     fn set_deadline(&mut self, left: Duration) -> io::Result<()> {
         self.set_read_timeout(Some(left))?;
@@ -79,6 +86,15 @@ impl Connection {
     /// When the host cannot be found, or none of its addresses accepts.
     pub fn tcp(host: &str, port: u16, patience: Duration) -> io::Result<Self> {
         Ok(Self::over(tcp(host, port, patience)?))
+    }
+
+    /// The same, encrypted.
+    ///
+    /// # Errors
+    /// The same, and when certificates cannot be used.
+    #[cfg(feature = "tls")]
+    pub fn tls(host: &str, port: u16, binding: &super::valkey::Binding, patience: Duration) -> io::Result<Self> {
+        Ok(Self::over(super::tls::encrypt(tcp(host, port, patience)?, host, binding)?))
     }
 
     /// Connects to a Unix socket.

@@ -388,9 +388,19 @@ impl Store {
 
     fn open(&self, host: &str, port: u16) -> Result<Connection, StoreError> {
         if self.address.is_encrypted() {
-            return Err(self.error("this pcproxy was built without TLS (the Cargo feature 'tls')"));
+            return self.open_encrypted(host, port);
         }
         Connection::tcp(host, port, PATIENCE).map_err(|error| self.error(trouble(&error)))
+    }
+
+    #[cfg(feature = "tls")]
+    fn open_encrypted(&self, host: &str, port: u16) -> Result<Connection, StoreError> {
+        Connection::tls(host, port, &self.binding, PATIENCE).map_err(|error| self.error(trouble(&error)))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn open_encrypted(&self, _host: &str, _port: u16) -> Result<Connection, StoreError> {
+        Err(self.error("this pcproxy was built without TLS (the Cargo feature 'tls')"))
     }
 
     /// Asks sentinels where the server of this name is.
@@ -458,7 +468,7 @@ fn trouble(error: &io::Error) -> String {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
             "has closed the connection".to_owned()
         }
-        io::ErrorKind::InvalidData => error.to_string(),
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => error.to_string(),
         _ => format!("cannot be reached: {error}"),
     }
 }
