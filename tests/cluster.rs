@@ -352,3 +352,72 @@ fn tls_with_certificates_on_both_sides() {
         assert!(!refused.status.success() && said.lines().count() == 1 && said.contains(&url), "{said}");
     }
 }
+
+/// Waits until this is so.
+fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !so() {
+        assert!(start.elapsed() < millis(20_000), "waited too long for {what}");
+        thread::sleep(millis(10));
+    }
+}
+
+#[test]
+fn sentinels_tell_where_the_store_is() {
+    let Some(server) = Server::start(&[]) else { return };
+    let sentinel = server.sentinel();
+    let site = Site::new(1, RATE);
+    // The first of them does not run.
+    let url = format!("valkey+sentinel://127.0.0.1:1,127.0.0.1:{}/main", sentinel.port);
+    site.machines[0].succeeds(&["group", "share", "uplink", "--store", &url]);
+    site.machines[0].succeeds(&["group", "set", "uplink", "5M"]);
+    assert_eq!(server.call(&["HGET", "pcproxy:1:{uplink}:uplink", "rate"]), "5242880");
+    let wrong = url.replace("main", "other");
+    let refused = site.machines[0].run(&["group", "share", "uplink", "--store", &wrong]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains(&wrong) && said.contains("know no 'other'") && said.lines().count() == 1, "{said}");
+}
+
+#[test]
+fn the_node_of_a_cluster_that_has_the_group_is_found_from_any_other() {
+    let free = || std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
+    let start = || Server::start(&["--cluster-enabled", "yes", "--cluster-port", &free()]);
+    let (Some(one), Some(other)) = (start(), start()) else { return };
+    one.call(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]);
+    other.call(&["CLUSTER", "ADDSLOTSRANGE", "8192", "16383"]);
+    let bus = other.call(&["CONFIG", "GET", "cluster-port"]);
+    let bus = bus.lines().last().unwrap();
+    one.call(&["CLUSTER", "MEET", "127.0.0.1", &other.port.to_string(), bus]);
+    for node in [&one, &other] {
+        wait_until("the cluster", || node.call(&["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+    }
+    let mut site = Site::new(2, RATE);
+    site.share(&[one.url(), other.url()], &[]);
+    site.start(1);
+    site.until("full use", millis(8000), fully_used);
+    let kept = [&one, &other].map(|node| node.call(&["DBSIZE"]));
+    assert!(kept.contains(&":0".to_owned()) && kept.contains(&":2".to_owned()), "{kept:?}");
+}
+
+#[test]
+fn groups_within_groups_are_shared_over_one_connection_and_both_limits_hold() {
+    let Some(server) = Server::start(&[]) else { return };
+    let mut site = Site::new(2, RATE);
+    for machine in &site.machines {
+        machine.succeeds(&["group", "share", "site", "--store", &server.url()]);
+        machine.succeeds(&["group", "share", "site/backup", "--store", &server.url()]);
+    }
+    site.machines[0].succeeds(&["group", "set", "site", &RATE.to_string()]);
+    site.machines[0].succeeds(&["group", "set", "site/backup", &(RATE / 4).to_string()]);
+    site.machines[0].start(&["--group", "site/backup"]);
+    site.machines[1].start(&["--group", "site/backup"]);
+    site.machines[1].start(&["--group", "site"]);
+    site.until("the limit of the wider group", millis(8000), fully_used);
+    site.until("the limit of the narrower one", millis(3000), |rates| {
+        let expected = [RATE as f64 / 8.0, RATE as f64 * 7.0 / 8.0];
+        rates.iter().zip(expected).all(|(rate, expected)| (rate / expected - 1.0).abs() < 0.1)
+    });
+    let clients = server.fact("connected_clients");
+    assert!(clients <= 4.0, "one connection of each process, and this one: {clients}");
+    site.check_all_windows();
+}

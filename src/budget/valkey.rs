@@ -245,7 +245,7 @@ impl Store {
     /// When the store cannot be reached, refuses, or does not answer in time. The request may have
     /// been heard all the same.
     pub fn renew(&mut self, group: &Name, request: &Request, known: SiteLimit) -> Result<Reply, StoreError> {
-        let answer = self.run(group, &wire::request(request))?;
+        let answer = self.run(group, |run| wire::request(&Request { run, ..request.clone() }))?;
         wire::reply(&answer, request, known).ok_or_else(|| self.error("has data of another version of pcproxy"))
     }
 
@@ -255,8 +255,7 @@ impl Store {
     /// # Errors
     /// As [`renew`](Self::renew).
     pub fn set(&mut self, group: &Name, limit: SiteLimit, known: u32) -> Result<SiteLimit, StoreError> {
-        let run = self.run_id()?;
-        let answer = self.run(group, &wire::set(limit, known, run))?;
+        let answer = self.run(group, |run| wire::set(limit, known, run))?;
         wire::changed(&answer).ok_or_else(|| self.error("has data of another version of pcproxy"))
     }
 
@@ -288,27 +287,55 @@ impl Store {
         self.connection.as_ref().map(|(_, run)| *run)
     }
 
-    /// Runs the script on a group.
-    fn run(&mut self, group: &Name, request: &[u8]) -> Result<Vec<u8>, StoreError> {
+    /// Runs the script on a group. The request names the run of the server that gets it: in a
+    /// cluster that is not always the one that was asked first.
+    fn run(&mut self, group: &Name, request: impl Fn(u64) -> Vec<u8>) -> Result<Vec<u8>, StoreError> {
         let [limit, machines] = keys(group);
-        let words = |how: &'static [u8], what: &'static [u8]| -> [&[u8]; 6] {
-            [how, what, b"2", limit.as_bytes(), machines.as_bytes(), request]
-        };
-        let seen = words(b"EVALSHA", SHA.as_bytes());
-        let answer = match self.answer_or_refusal(&seen)? {
+        for _ in 0..2 {
+            let request = request(self.run_id()?);
+            let words = |how: &'static [u8], what: &'static [u8]| -> [&[u8]; 6] {
+                [how, what, b"2", limit.as_bytes(), machines.as_bytes(), &request]
+            };
+            let mut answer = self.call(&words(b"EVALSHA", SHA.as_bytes()))?;
             // A restart or a failover empties the cache of scripts.
-            Value::Refusal(why) if why.starts_with("NOSCRIPT") => {
-                self.answer_or_refusal(&words(b"EVAL", SCRIPT.as_bytes()))?
+            if matches!(&answer, Value::Refusal(why) if why.starts_with("NOSCRIPT")) {
+                answer = self.call(&words(b"EVAL", SCRIPT.as_bytes()))?;
             }
-            answer => answer,
-        };
-        let answer = self.unless_refused(answer)?;
-        answer.bytes().ok_or_else(|| self.error("gives a strange answer"))
+            if !self.follow(&answer) {
+                let answer = self.unless_refused(answer)?;
+                return answer.bytes().ok_or_else(|| self.error("gives a strange answer"));
+            }
+        }
+        Err(self.error("its cluster is being rearranged"))
     }
 
+    /// Asks a server that may not be the one that has the keys.
     fn answer(&mut self, words: &[&[u8]]) -> Result<Value, StoreError> {
-        let answer = self.answer_or_refusal(words)?;
+        let mut answer = self.call(words)?;
+        if self.follow(&answer) {
+            answer = self.call(words)?;
+        }
         self.unless_refused(answer)
+    }
+
+    /// Turns to the node of a cluster that has the keys, if the answer names it.
+    fn follow(&mut self, answer: &Value) -> bool {
+        let Value::Refusal(why) = answer else { return false };
+        let Some(node) = why.strip_prefix("MOVED ").and_then(|rest| rest.rsplit(' ').next()) else { return false };
+        self.moved = node.rsplit_once(':').and_then(|(host, port)| {
+            // A node that does not know its own name has the one that it was asked by.
+            let same = || if let Place::Tcp(host, _) = &self.address.place { host.clone() } else { String::new() };
+            let host = if host.is_empty() { same() } else { host.to_owned() };
+            Some((host, port.parse().ok()?))
+        });
+        self.connection = None;
+        true
+    }
+
+    fn call(&mut self, words: &[&[u8]]) -> Result<Value, StoreError> {
+        let (connection, _) = self.connection()?;
+        let answer = connection.call(words, PATIENCE);
+        answer.map_err(|error| self.broken(&error))
     }
 
     fn unless_refused(&mut self, answer: Value) -> Result<Value, StoreError> {
@@ -318,30 +345,6 @@ impl Store {
             return Err(self.error(explained(&why)));
         }
         Ok(answer)
-    }
-
-    /// Calls the server; follows it once to the node of a cluster that has the keys.
-    fn answer_or_refusal(&mut self, words: &[&[u8]]) -> Result<Value, StoreError> {
-        for _ in 0..2 {
-            let (connection, _) = self.connection()?;
-            let answer = connection.call(words, PATIENCE);
-            let answer = answer.map_err(|error| self.broken(&error))?;
-            match &answer {
-                Value::Refusal(why) if why.starts_with("MOVED ") => {
-                    let node = why.rsplit(' ').next().and_then(|node| node.rsplit_once(':'));
-                    self.moved = node.and_then(|(host, port)| {
-                        // A node that does not know its own name has the one that it was asked by.
-                        let same =
-                            || if let Place::Tcp(host, _) = &self.address.place { host.clone() } else { String::new() };
-                        let host = if host.is_empty() { same() } else { host.to_owned() };
-                        Some((host, port.parse().ok()?))
-                    });
-                    self.connection = None;
-                }
-                _ => return Ok(answer),
-            }
-        }
-        Err(self.error("its cluster is being rearranged"))
     }
 
     fn connection(&mut self) -> Result<&mut (Connection, u64), StoreError> {

@@ -174,7 +174,10 @@ impl Machine {
         let (mut bytes, theirs) = pipe().unwrap();
         rustix::pipe::fcntl_setpipe_size(&bytes, PIPE).unwrap();
         let (stderr, their_stderr) = pipe().unwrap();
-        command.args(["--group", "uplink", "--quiet", "--no-control", "--pipe-size", "keep"]).args(options);
+        if !options.contains(&"--group") {
+            command.args(["--group", "uplink"]);
+        }
+        command.args(["--quiet", "--no-control", "--pipe-size", "keep"]).args(options);
         command.stdin(std::fs::File::open("/dev/zero").unwrap()).stdout(theirs).stderr(their_stderr);
         let child = command.spawn().unwrap();
         drop(command);

@@ -55,6 +55,24 @@ impl Server {
         panic!("the server does not start: {}", server.log());
     }
 
+    /// A sentinel that watches this server and calls it `main`. It ends with the result.
+    pub fn sentinel(&self) -> Server {
+        let folder = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let path = folder.path().join("sentinel.conf");
+        fs::write(&path, format!("port {port}\nsentinel monitor main 127.0.0.1 {} 1\n", self.port)).unwrap();
+        let mut command = Command::new(program().unwrap());
+        command.arg(&path).arg("--sentinel").current_dir(folder.path());
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let sentinel = Server { child: Some(child), folder, port, options: Vec::new() };
+        let until = Instant::now() + WATCHDOG;
+        while Raw::connect(port).is_err() {
+            assert!(Instant::now() < until, "the sentinel does not start");
+            std::thread::yield_now();
+        }
+        sentinel
+    }
+
     /// Runs it again after [`kill`](Self::kill), without data.
     pub fn run_again(&mut self) {
         let until = Instant::now() + WATCHDOG;
