@@ -30,7 +30,7 @@ const NOTABLE: f64 = 0.005;
 const MEASURED: Duration = Duration::from_millis(300);
 
 /// Members that have not moved or wanted anything for this long are idle.
-const IDLE_AFTER: Duration = Duration::from_millis(120);
+const IDLE_AFTER: Duration = Duration::from_millis(90);
 
 /// Members that wait, and have used this part of the share, are held back by it.
 const USED_UP: f64 = 0.8;

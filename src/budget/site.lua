@@ -81,40 +81,37 @@ local machine, keeper, number, held, held_floor, want, weight, guaranteed, moved
   their_answer, on, after = unpack_from('<c8I4I4dddI4ddI4ddc8', request)
 local introduced = after <= #request
 local data = call('GET', KEYS[2]) or ''
+local whole = #data == count * SIZE
 
--- Machines in the order of their records, and where this one is.
-local ids, names, keepers, numbers = {}, {}, {}, {}
-local charges, untils, own_floors, floor_untils = {}, {}, {}, {}
-local wants, weights, guarantees, moves = {}, {}, {}, {}
-local own
-for i = 1, floor(#data / SIZE) do
-  ids[i], names[i], keepers[i], numbers[i], charges[i], untils[i], own_floors[i], floor_untils[i],
-    wants[i], weights[i], guarantees[i], moves[i] = unpack_from(MACHINE, data, (i - 1) * SIZE + 1)
-  if ids[i] == machine then
-    own = i
+-- Where the record of this machine begins, counted from 0.
+local place = string.find(data, machine, 1, true)
+while place and (place - 1) % SIZE ~= 0 do
+  place = string.find(data, machine, place + 1, true)
+end
+place = place and place - 1
+
+local lost = life == 0 or on ~= run or not whole
+  or (their_life == life and their_answer > answer)
+  or (learned == 0 and their_life > 0 and their_life ~= life and max(held, held_floor) > 0)
+if not introduced and (lost or not place or knows > generation) then
+  return 'i'
+end
+if place and not lost then
+  local last_keeper, last_number = unpack_from('<I4I4', data, place + 33)
+  if keeper < last_keeper or (keeper == last_keeper and number <= last_number) then
+    return pack('<c1I4', 'r', last_keeper)
   end
 end
 
-local lost = life == 0 or on ~= run or count ~= #ids
-  or (their_life == life and their_answer > answer)
-  or (learned == 0 and their_life > 0 and their_life ~= life and max(held, held_floor) > 0)
-if not introduced and (lost or not own or knows > generation) then
-  return 'i'
-end
-if own and not lost and (keeper < keepers[own] or (keeper == keepers[own] and number <= numbers[own])) then
-  return pack('<c1I4', 'r', keepers[own])
-end
-
 pass_time()
-local rewrite = lost
 if lost then
   learn(on)
-  ids, own = {}, nil
+  data, place = '', nil
 end
-local name = string.rep('\0', 24)
+local name = place and string.sub(data, place + 9, place + 32) or string.rep('\0', 24)
 if introduced then
-  local their_rate, their_burst, their_floors
-  their_rate, their_burst, their_floors, name = unpack_from('<ddI4c24', request, after)
+  local their_rate, their_burst, their_floors, their_name = unpack_from('<ddI4c24', request, after)
+  name = place and name or their_name
   if knows > generation or (rate == 0 and their_rate > 0) then
     local before = pool()
     rate, burst, floors, generation = their_rate, their_burst, their_floors, knows
@@ -126,47 +123,60 @@ if introduced then
 end
 answer = answer + 1
 
--- Drops the records of machines that may use nothing any more, and the own one if it leaves.
-local stay = 0
-for i = 1, #ids do
-  if (ids[i] == machine and op ~= 'l') or (ids[i] ~= machine and (untils[i] > clock or floor_untils[i] > clock)) then
-    stay = stay + 1
-    if stay < i then
-      ids[stay], names[stay], keepers[stay], numbers[stay], charges[stay], untils[stay], own_floors[stay],
-        floor_untils[stay], wants[stay], weights[stay], guarantees[stay], moves[stay] = ids[i], names[i], keepers[i],
-        numbers[i], charges[i], untils[i], own_floors[i], floor_untils[i], wants[i], weights[i], guarantees[i], moves[i]
-      if ids[i] == machine then
-        own = stay
+-- The machines that may be using something, in the order of their records. For those that have not
+-- asked within their lease, wants is below 0.
+local n, own = 0, nil
+local wants, weights, guarantees, own_floors, kept_at = {}, {}, {}, {}, {}
+local lent = pool()
+local idle, awake, gone_floors, others, other_floors = 0, 0, 0, 0, 0
+for at = 0, #data - SIZE, SIZE do
+  if at ~= place then
+    local charge, till, lent_floor, floor_till, wanted, weighs, sure = unpack_from('<ddddddd', data, at + 41)
+    if till > clock or floor_till > clock then
+      n = n + 1
+      local part = floor_till > clock and lent_floor or 0
+      if till <= clock then
+        gone_floors = gone_floors + part
+        others = others + part
+        wanted = -1
+      else
+        others = others + max(charge, part)
+        if wanted > 0 then
+          awake = awake + 1
+        else
+          idle = idle + 1
+        end
       end
+      other_floors = other_floors + part
+      wants[n], weights[n], guarantees[n], own_floors[n], kept_at[n] = wanted, weighs, sure, part, at
     end
+  elseif op ~= 'l' then
+    n = n + 1
+    own = n
+    wants[n], weights[n], guarantees[n], own_floors[n], kept_at[n] = want, weight, guaranteed, 0, at
   end
 end
-rewrite = rewrite or stay < #ids
-local n = stay
+-- Records were dropped, or are new.
+local rewrite = lost or n * SIZE ~= #data
 
-local function record(i)
-  return pack(MACHINE, ids[i], names[i], keepers[i], numbers[i], charges[i], untils[i], own_floors[i],
-    floor_untils[i], wants[i], weights[i], guarantees[i], moves[i])
-end
-
-local function keep_machines()
-  count = n
-  if rewrite or not own then
+local function keep_machines(record)
+  if rewrite then
     local records = {}
     for i = 1, n do
-      records[i] = record(i)
+      records[i] = i == own and record or string.sub(data, kept_at[i] + 1, kept_at[i] + SIZE)
     end
     if n > 0 then
       call('SET', KEYS[2], table.concat(records))
     else
       call('DEL', KEYS[2])
     end
-  elseif own then
-    call('SETRANGE', KEYS[2], (own - 1) * SIZE, record(own))
+  elseif record then
+    call('SETRANGE', KEYS[2], place, record)
   end
-  if n > 0 then
+  if n > 0 and (rewrite or answer % 16 == 0) then
     call('PEXPIRE', KEYS[2], 2 * FLOOR_LEASE / 1000)
   end
+  count = n
   keep_state()
 end
 
@@ -179,8 +189,7 @@ local function granted(share, lent, entitled)
 end
 
 if op == 'l' then
-  own = nil
-  keep_machines()
+  keep_machines(nil)
   return granted(0, 0, 0)
 end
 
@@ -190,28 +199,12 @@ if not own then
   end
   n = n + 1
   own, rewrite = n, true
-  ids[own], names[own], charges[own], own_floors[own], floor_untils[own] = machine, name, 0, 0, 0
+  wants[n], weights[n], guarantees[n], own_floors[n] = want, weight, guaranteed, 0
 end
-keepers[own], numbers[own], untils[own] = keeper, number, clock + LEASE + SLACK
-wants[own], weights[own], guarantees[own], moves[own] = want, weight, guaranteed, moved
-
--- What is charged to others, and what floors there are.
-local lent = pool()
-local idle, awake, gone_floors, others, other_floors = 0, 0, 0, 0, 0
-for i = 1, n do
-  local part = floor_untils[i] > clock and own_floors[i] or 0
-  local live = untils[i] > clock
-  if not live then
-    gone_floors = gone_floors + part
-  elseif wants[i] > 0 then
-    awake = awake + 1
-  else
-    idle = idle + 1
-  end
-  if i ~= own then
-    others = others + (live and max(charges[i], part) or part)
-    other_floors = other_floors + part
-  end
+if want > 0 then
+  awake = awake + 1
+else
+  idle = idle + 1
 end
 local unheard = floors_until > clock and unreported or 0
 local left = max(lent - gone_floors - unheard, 0)
@@ -223,18 +216,23 @@ local to_divide = max(rate - unheard, 0)
 local bases, parts, leasts, mosts, wished, filled, open = {}, {}, {}, {}, {}, {}, {}
 local guaranteed_to_all = 0
 for i = 1, n do
-  local live = untils[i] > clock
-  local wanted = live and min(wants[i], rate) or 0
-  bases[i] = min(wanted, guarantees[i])
+  local wanted, least = wants[i], nil
+  if wanted < 0 then
+    wanted, least = 0, own_floors[i]
+  else
+    least = min(max(wanted, idle_floor), awake_floor)
+    wanted = min(wanted, rate)
+  end
+  local base = min(wanted, guarantees[i])
+  bases[i] = base
   parts[i] = wanted > 0 and max(weights[i], 1) or 0
-  leasts[i] = live and min(max(wants[i], idle_floor), awake_floor)
-    or (floor_untils[i] > clock and own_floors[i] or 0)
-  mosts[i] = max(wanted, leasts[i])
+  leasts[i] = least
+  mosts[i] = max(wanted, least)
   open[i] = true
-  guaranteed_to_all = guaranteed_to_all + bases[i]
+  guaranteed_to_all = guaranteed_to_all + base
 end
 local scale = guaranteed_to_all > to_divide and to_divide / guaranteed_to_all or 1
-while true do
+while open[own] do
   local rest, all_parts = to_divide, 0
   for i = 1, n do
     if open[i] then
@@ -244,21 +242,22 @@ while true do
       rest = rest - filled[i]
     end
   end
-  local excess, any = 0, false
+  local excess = 0
   for i = 1, n do
     if open[i] then
-      any = true
-      wished[i] = bases[i] * scale + (all_parts > 0 and rest * parts[i] / all_parts or 0)
-      filled[i] = max(min(wished[i], mosts[i]), leasts[i])
-      excess = excess + (filled[i] - wished[i])
+      local wish = bases[i] * scale + (all_parts > 0 and rest * parts[i] / all_parts or 0)
+      local fills = max(min(wish, mosts[i]), leasts[i])
+      wished[i], filled[i] = wish, fills
+      excess = excess + (fills - wish)
     end
   end
-  if not any then
+  -- What is not open any more stays as it is.
+  if excess == 0 then
     break
   end
   for i = 1, n do
     local above = filled[i] - wished[i]
-    if excess == 0 or (excess > 0 and above > 0) or (excess < 0 and above < 0) then
+    if (excess > 0 and above > 0) or (excess < 0 and above < 0) then
       open[i] = false
     end
   end
@@ -266,7 +265,7 @@ end
 local entitled = floor(filled[own])
 
 local free = max(rate - others - unheard, 0)
-local new_floor = min(min(min(max(wants[own], idle_floor), awake_floor), max(lent - other_floors - unheard, 0)), free)
+local new_floor = min(min(min(max(want, idle_floor), awake_floor), max(lent - other_floors - unheard, 0)), free)
 local share = min(entitled, free)
 if learns_until > clock then
   new_floor = min(new_floor, held_floor)
@@ -274,8 +273,6 @@ if learns_until > clock then
 end
 share = max(share, new_floor)
 
-charges[own] = max(share, held)
-own_floors[own] = max(new_floor, held_floor)
-floor_untils[own] = clock + FLOOR_LEASE + SLACK
-keep_machines()
+keep_machines(pack(MACHINE, machine, name, keeper, number, max(share, held), clock + LEASE + SLACK,
+  max(new_floor, held_floor), clock + FLOOR_LEASE + SLACK, want, weight, guaranteed, moved))
 return granted(share, new_floor, entitled)
