@@ -44,6 +44,9 @@ const MEMBERS: usize = 4;
 /// Over how long a rate is measured that changes.
 const WINDOW: Duration = Duration::from_millis(100);
 
+/// How long a column of the picture stands for: a burst is a small part of it.
+const COLUMN: Duration = Duration::from_millis(400);
+
 /// What all machines keep when the store is lost, as a part of the limit.
 const FLOORS: f64 = 0.25;
 
@@ -410,9 +413,9 @@ fn picture(_: &Options) -> Result<()> {
     scene.server.run_again();
     let back = began.elapsed();
     sleep(Duration::from_secs(6));
-    let steps = (began.elapsed().as_millis() / WINDOW.as_millis()) as u32;
+    let steps = (began.elapsed().as_millis() / COLUMN.as_millis()) as u32;
     let rates: Vec<_> =
-        (0..steps).map(|step| scene.site.rates(began + WINDOW * step, began + WINDOW * (step + 1))).collect();
+        (0..steps).map(|step| scene.site.rates(began + COLUMN * step, began + COLUMN * (step + 1))).collect();
     fs::write(&path, draw(&rates, killed, back)).with_context(|| path.clone())?;
     println!("{path}: {:.1} ms ahead of the limit at most", 1e3 * scene.site.worst_ahead().0 / LIMIT as f64);
     Ok(())
@@ -422,7 +425,7 @@ fn picture(_: &Options) -> Result<()> {
 fn draw(rates: &[Vec<f64>], killed: Duration, back: Duration) -> String {
     const COLOURS: [&str; MACHINES] = ["#1F5FA8", "#4C8C4A", "#B8862B", "#7A4E9C"];
     let (left, top, width, height) = (70.0, 60.0, 860.0, 300.0);
-    let time = WINDOW.as_secs_f64() * rates.len() as f64;
+    let time = COLUMN.as_secs_f64() * rates.len() as f64;
     let x = |seconds: f64| left + width * seconds / time;
     let y = |rate: f64| top + height * (1.0 - rate / (1.15 * LIMIT as f64));
     let mut svg = String::from(
@@ -437,13 +440,13 @@ fn draw(rates: &[Vec<f64>], killed: Duration, back: Duration) -> String {
          <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">the store is away</text>\n",
         to - from,
         (from + to) / 2.0,
-        top + 40.0,
+        top + 20.0,
     );
     let sum = |step: usize, machines: usize| rates[step][..machines].iter().sum::<f64>();
     for machine in (0..MACHINES).rev() {
         let points = (0..rates.len()).flat_map(|step| {
             let height = y(sum(step, machine + 1));
-            [step, step + 1].map(|at| format!("{:.1},{height:.1}", x(WINDOW.as_secs_f64() * at as f64)))
+            [step, step + 1].map(|at| format!("{:.1},{height:.1}", x(COLUMN.as_secs_f64() * at as f64)))
         });
         let points: Vec<_> = points.collect();
         svg += &format!(

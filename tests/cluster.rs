@@ -421,3 +421,28 @@ fn groups_within_groups_are_shared_over_one_connection_and_both_limits_hold() {
     assert!(clients <= 4.0, "one connection of each process, and this one: {clients}");
     site.check_all_windows();
 }
+
+#[test]
+fn a_group_whose_limit_nobody_has_set_waits_and_says_so_until_someone_sets_it() {
+    let Some(server) = Server::start(&[]) else { return };
+    let mut site = Site::new(1, RATE);
+    site.machines[0].succeeds(&["group", "share", "uplink", "--store", &server.url()]);
+    site.start(1);
+    let said = site.machines[0].first_line();
+    assert!(said.contains("no limit is known") && said.contains("group set uplink RATE"), "{said}");
+    site.machines[0].succeeds(&["group", "set", "uplink", &RATE.to_string()]);
+    // A store that has only just begun keeps back what may be lent as floors.
+    site.until("three quarters of it", millis(5000), |rates| rates[0] > 0.7 * RATE as f64);
+    site.check_all_windows();
+}
+
+#[test]
+fn a_shared_group_that_is_removed_is_gone_from_this_machine_only() {
+    let Some(server) = Server::start(&[]) else { return };
+    let site = Site::new(2, RATE);
+    site.share(&[server.url()], &[]);
+    site.machines[0].succeeds(&["group", "rm", "uplink"]);
+    assert!(site.machines[0].succeeds(&["group", "ls"]).starts_with("no groups"));
+    let listed = site.machines[1].succeeds(&["group", "ls", "--json"]);
+    assert!(listed.contains(&format!("\"limit\": {RATE}")), "{listed}");
+}

@@ -261,7 +261,7 @@ impl GroupFile {
             (self.keeper, self.notice) = (None, None);
             return;
         };
-        self.notice = shared.trouble.as_ref().and_then(|_| shared.notice(&self.name, shared.written));
+        self.notice = shared.notice(&self.name, shared.written);
         if self.keeper.is_none() {
             self.keeper = Some(Keeper::serve(&self.folder, &self.name));
         }

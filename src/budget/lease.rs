@@ -107,6 +107,11 @@ impl Lease {
         now >= self.share_until
     }
 
+    /// The store has answered, and nobody has set a limit.
+    pub fn knows_no_limit(&self) -> bool {
+        self.life > 0 && self.limit.rate == 0
+    }
+
     /// The times at which [`allowed`](Self::allowed) changes by itself: end of the share, end of
     /// the floor.
     pub fn ends(&self) -> [Duration; 2] {

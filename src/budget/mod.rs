@@ -176,6 +176,9 @@ pub fn remove(name: &Name) -> Result<(), GroupError> {
     let Some(mut file) = GroupFile::open(&folder, name.clone(), false)? else {
         return Err(GroupError::Unknown(name.clone(), folder.path().to_owned()));
     };
+    if file.peek().is_some_and(|(_, shared)| shared.is_some()) {
+        sharing::unshare(name)?;
+    }
     let lifted = file.update_patiently(|budget| {
         bury(budget, &folder, usize::MAX);
         // Without a limit, none can be too low.

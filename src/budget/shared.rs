@@ -72,6 +72,11 @@ impl Shared {
     /// What the user has to know at `now`, in a line; nothing as long as the store answers, or has
     /// not been silent for long.
     pub fn notice(&self, name: &Name, now: Duration) -> Option<String> {
+        if self.lease.knows_no_limit() {
+            return Some(format!(
+                "group {name}: no limit is known in store {self}: 'pcproxy group set {name} RATE' sets one; paused until then"
+            ));
+        }
         let trouble = self.trouble.as_ref().filter(|_| self.lease.is_cut_off(now))?;
         let rate = |rate: u64| show_rate(rate as f64);
         let state = match (self.lease.allowed(now), self.binding.fallback) {
