@@ -114,8 +114,8 @@ impl Machine {
 }
 
 enum Message {
-    Ask(usize, u64, Request),
-    Answer(usize, u64, Request, Reply),
+    Ask(usize, u64, Request, Duration),
+    Answer(usize, u64, Request, Duration, Reply),
 }
 
 /// How bad the network is.
@@ -220,8 +220,10 @@ impl World {
             _ => 1,
         };
         let (ask, answer) = match message {
-            Message::Ask(who, connection, request) => (Some((who, connection, request)), None),
-            Message::Answer(who, connection, request, reply) => (None, Some((who, connection, request, reply))),
+            Message::Ask(who, connection, request, sent) => (Some((who, connection, request, sent)), None),
+            Message::Answer(who, connection, request, sent, reply) => {
+                (None, Some((who, connection, request, sent, reply)))
+            }
         };
         for _ in 0..copies {
             let late = self.roll(1000) < self.weather.late;
@@ -229,9 +231,9 @@ impl World {
             self.sent += 1;
             self.messages.push(Reverse((self.now + Duration::from_micros(micros), self.sent)));
             let copy = match (&ask, &answer) {
-                (Some((who, connection, request)), _) => Message::Ask(*who, *connection, request.clone()),
-                (_, Some((who, connection, request, reply))) => {
-                    Message::Answer(*who, *connection, request.clone(), reply.clone())
+                (Some((who, connection, request, sent)), _) => Message::Ask(*who, *connection, request.clone(), *sent),
+                (_, Some((who, connection, request, sent, reply))) => {
+                    Message::Answer(*who, *connection, request.clone(), *sent, reply.clone())
                 }
                 _ => unreachable!(),
             };
@@ -253,13 +255,13 @@ impl World {
         if machine.connected && self.up {
             let connection = self.run;
             machine.connection = connection;
-            self.send(Message::Ask(who, connection, request));
+            self.send(Message::Ask(who, connection, request, now));
         }
     }
 
     fn deliver(&mut self, message: Message) {
         match message {
-            Message::Ask(who, connection, request) => {
+            Message::Ask(who, connection, request, sent) => {
                 // A connection ends with the run of the server that it was made to.
                 if connection != self.run || !self.up {
                     return;
@@ -267,14 +269,13 @@ impl World {
                 let wall = self.wall();
                 let reply = self.site.renew(&request, wall);
                 if self.machines[who].connected {
-                    self.send(Message::Answer(who, connection, request, reply));
+                    self.send(Message::Answer(who, connection, request, sent, reply));
                 }
             }
-            Message::Answer(who, connection, request, reply) => {
+            Message::Answer(who, connection, request, sent, reply) => {
                 let now = self.now;
                 let machine = &mut self.machines[who];
-                let Some((outstanding, sent)) = machine.outstanding.clone() else { return };
-                if connection != machine.connection || outstanding != request || !machine.alive {
+                if connection != machine.connection || !machine.alive {
                     return;
                 }
                 machine.settle(now);
@@ -584,6 +585,117 @@ fn a_clock_that_stands_still_a_while_frees_nothing_early_and_blocks_nobody() {
     world.machines[1].connected = false;
     world.pass(millis(3000));
     assert!(used(&world.pass(millis(1000)), millis(1000)) > 0.90);
+}
+
+/// A store and machines that ask it one after the other, without a network.
+struct Desk {
+    site: Site,
+    leases: Vec<Lease>,
+    now: Duration,
+}
+
+impl Desk {
+    fn new(machines: u64, floors: u32) -> Desk {
+        let mut desk = Desk {
+            site: Site::default(),
+            leases: (1..=machines).map(Lease::new).collect(),
+            now: Duration::from_secs(1000),
+        };
+        desk.site.set(SiteLimit { rate: RATE, burst: 0, floors, generation: 0 }, 0, 1, desk.wall());
+        // A new store learns first.
+        for _ in 0..12 {
+            desk.now += millis(250);
+            for machine in 0..desk.leases.len() {
+                desk.renew(machine, if floors > 0 { RATE } else { 1 }, 1);
+            }
+        }
+        desk
+    }
+
+    fn wall(&self) -> f64 {
+        self.now.as_micros() as f64
+    }
+
+    fn request(&mut self, machine: usize, want: u64, run: u64) -> Request {
+        let lease = &mut self.leases[machine];
+        let words = Introduction { limit: lease.limit, name: String::new() };
+        let needs = Needs { want, weight: 100, guaranteed: 0, moved: 0 };
+        lease.ask(needs, run, Some(words), self.now)
+    }
+
+    fn answer(&mut self, machine: usize, request: &Request) -> Reply {
+        let reply = self.site.renew(request, self.wall());
+        if let Reply::Granted(granted) = &reply {
+            self.leases[machine].hear(request, self.now, granted);
+        }
+        reply
+    }
+
+    fn renew(&mut self, machine: usize, want: u64, run: u64) -> u64 {
+        let request = self.request(machine, want, run);
+        self.answer(machine, &request);
+        self.allowed(machine)
+    }
+
+    /// What is left to a machine when its share has ended.
+    fn floor(&self, machine: usize) -> u64 {
+        self.leases[machine].allowed(self.now + millis(5000)).unwrap_or(0)
+    }
+
+    fn allowed(&self, machine: usize) -> u64 {
+        self.leases[machine].allowed(self.now).unwrap_or(0)
+    }
+}
+
+#[test]
+fn a_request_that_was_overtaken_by_a_later_one_changes_nothing() {
+    let mut desk = Desk::new(2, 0);
+    let old = desk.request(0, 1, 1);
+    assert_eq!(desk.renew(0, RATE, 1), RATE - 1, "all but what the other wants");
+    assert!(matches!(desk.answer(0, &old), Reply::Refused(0)));
+    desk.renew(1, RATE, 1);
+    assert!(desk.allowed(0) + desk.allowed(1) <= RATE);
+    // The same from a keeper that is out of office.
+    let old = desk.request(0, 1, 1);
+    desk.leases[0].take_over();
+    desk.renew(0, RATE, 1);
+    assert!(matches!(desk.answer(0, &old), Reply::Refused(1)));
+}
+
+#[test]
+fn a_replica_that_missed_a_grant_does_not_lend_it_again() {
+    let mut desk = Desk::new(2, 0);
+    let replica = desk.site.clone();
+    let big = desk.renew(0, RATE, 1);
+    assert_eq!(big, RATE - 1);
+    desk.site = replica;
+    // Another run of a server. The one that asks first knows nothing that the replica does not.
+    assert_eq!(desk.renew(1, RATE, 2), 1, "it keeps what it has until all have reported");
+    desk.now += millis(250);
+    assert_eq!(desk.renew(0, RATE, 2), RATE / 2);
+    assert!(desk.allowed(0) + desk.allowed(1) <= RATE);
+}
+
+#[test]
+fn a_floor_whose_shrinking_a_machine_has_not_heard_of_is_lent_to_nobody_else() {
+    let mut desk = Desk::new(2, 20);
+    desk.leases.push(Lease::new(3));
+    let two = RATE / 10;
+    assert_eq!([desk.floor(0), desk.floor(1)], [two; 2]);
+    desk.renew(2, RATE, 1);
+    // Their floors shrink to a third of the pool, and the answers are lost.
+    for machine in [0, 1] {
+        let request = desk.request(machine, RATE, 1);
+        desk.site.renew(&request, desk.wall());
+    }
+    desk.renew(2, RATE, 1);
+    assert_eq!(desk.floor(2), 0);
+    for _ in 0..2 {
+        for machine in 0..3 {
+            desk.renew(machine, RATE, 1);
+        }
+    }
+    assert_eq!([0, 1, 2].map(|machine| desk.floor(machine)), [RATE / 15; 3]);
 }
 
 /// Something that goes wrong, or is asked for.
