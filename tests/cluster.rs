@@ -446,3 +446,22 @@ fn a_shared_group_that_is_removed_is_gone_from_this_machine_only() {
     let listed = site.machines[1].succeeds(&["group", "ls", "--json"]);
     assert!(listed.contains(&format!("\"limit\": {RATE}")), "{listed}");
 }
+
+#[test]
+fn the_rights_that_the_page_lists_are_enough() {
+    let Some(server) = Server::start(&[]) else { return };
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cluster.md")).unwrap();
+    let rights = page.split_once("ACL SETUSER pcproxy on >PASSWORD").unwrap().1.split_once("```").unwrap().0;
+    let words = [vec!["ACL", "SETUSER", "pcproxy", "reset", "on", ">sesame"], rights.split_whitespace().collect()];
+    assert_eq!(server.call(&words.concat()), "+OK");
+    let mut site = Site::new(1, RATE);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("password");
+    fs::write(&path, "sesame\n").unwrap();
+    let url = format!("valkey://pcproxy@127.0.0.1:{}", server.port);
+    site.share(&[url], &["--password-file", path.to_str().unwrap()]);
+    site.start(1);
+    site.until("full use", millis(8000), fully_used);
+    let listed = site.machines[0].succeeds(&["group", "ls", "--json"]);
+    assert!(!listed.contains("error"), "{listed}");
+}

@@ -606,7 +606,7 @@ impl Desk {
         for _ in 0..12 {
             desk.now += millis(250);
             for machine in 0..desk.leases.len() {
-                desk.renew(machine, if floors > 0 { RATE } else { 1 }, 1);
+                desk.renew(machine, if floors > 0 { RATE / 4 } else { 1 }, 1);
             }
         }
         desk
@@ -682,20 +682,32 @@ fn a_floor_whose_shrinking_a_machine_has_not_heard_of_is_lent_to_nobody_else() {
     desk.leases.push(Lease::new(3));
     let two = RATE / 10;
     assert_eq!([desk.floor(0), desk.floor(1)], [two; 2]);
-    desk.renew(2, RATE, 1);
+    desk.renew(2, RATE / 4, 1);
     // Their floors shrink to a third of the pool, and the answers are lost.
     for machine in [0, 1] {
-        let request = desk.request(machine, RATE, 1);
+        let request = desk.request(machine, RATE / 4, 1);
         desk.site.renew(&request, desk.wall());
     }
-    desk.renew(2, RATE, 1);
+    desk.renew(2, RATE / 4, 1);
     assert_eq!(desk.floor(2), 0);
     for _ in 0..2 {
         for machine in 0..3 {
-            desk.renew(machine, RATE, 1);
+            desk.renew(machine, RATE / 4, 1);
         }
     }
     assert_eq!([0, 1, 2].map(|machine| desk.floor(machine)), [RATE / 15; 3]);
+}
+
+#[test]
+fn an_answer_that_comes_after_the_next_request_was_sent_is_not_used() {
+    let mut desk = Desk::new(2, 0);
+    let (old, sent) = (desk.request(0, RATE, 1), desk.now);
+    let Reply::Granted(late) = desk.site.renew(&old, desk.wall()) else { panic!("refused") };
+    // It was taken for lost.
+    desk.now += millis(400);
+    desk.request(0, RATE, 1);
+    assert!(!desk.leases[0].hear(&old, sent, &late));
+    assert_eq!(desk.allowed(0), 1, "the next request says that it has this much");
 }
 
 /// Something that goes wrong, or is asked for.
