@@ -69,6 +69,27 @@ fn a_low_water_mark_that_is_no_share_is_refused() {
 }
 
 #[test]
+fn a_start_mark_above_the_buffer_or_that_is_no_share_is_refused() {
+    refuses(&["--start-at", "65K"], &["--start-at", "'65K'", "above --buffer"]);
+    for mark in ["101%", "-1%", "ten%", "NaN%"] {
+        refuses(&[&format!("--start-at={mark}")], &["--start-at", &format!("'{mark}'"), "25%"]);
+    }
+}
+
+#[test]
+fn a_stall_timeout_that_is_no_time_is_refused() {
+    refuses(&["--stall-timeout", "0"], &["--stall-timeout", "'0'", "longer than 0"]);
+    refuses(&["--stall-timeout", "soon"], &["--stall-timeout", "'soon'", "500ms"]);
+}
+
+#[test]
+fn a_read_rate_that_is_no_rate_is_refused() {
+    for rate in ["0", "5X", ""] {
+        refuses(&["--read-rate", rate], &["--read-rate", &format!("'{rate}'")]);
+    }
+}
+
+#[test]
 fn a_pipe_size_that_is_no_size_is_refused() {
     refuses(&["--pipe-size", "foo"], &["--pipe-size", "'foo'", "64K", "keep"]);
 }

@@ -9,7 +9,9 @@ use std::iter::Cycle;
 use std::time::Duration;
 
 use pcproxy::buffer::Buffer;
-use pcproxy::flow::{Consumer, Downstream, Fill, Flow, Producer, ProducerConsumerProxy, Upstream, Watermarks};
+use pcproxy::flow::{
+    Consumer, Downstream, Fill, Flow, Producer, ProducerConsumerProxy, StartMark, Upstream, Watermarks,
+};
 use pcproxy::shaping::{Limit, TokenBucket};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
@@ -185,6 +187,10 @@ struct Setup {
     end: usize,
     watermarks: Watermarks,
     limit: Option<Limit>,
+    /// How much must be held before anything goes out.
+    start: usize,
+    /// How fast bytes may be read.
+    intake: Option<Limit>,
 }
 
 impl Setup {
@@ -208,9 +214,10 @@ fn setup() -> impl Strategy<Value = Setup> {
     let limit = (1..2000u64, 1..100u64)
         .prop_flat_map(|(rate, burst)| (Just(rate), Just(burst), 1..=burst))
         .prop_map(|(rate, burst, quantum)| Limit::new(rate, burst).with_quantum(quantum));
-    let limit = prop::option::of(limit);
-    (attempts(), attempts(), attempts(), any::<bool>(), 0..400usize, watermarks, limit).prop_map(
-        |(upstream, passes, downstream, streaming, end, watermarks, limit)| Setup {
+    let (limit, intake) = (prop::option::of(limit.clone()), prop::option::of(limit));
+    let start = prop_oneof![Just(0), 0..=100usize];
+    (attempts(), attempts(), attempts(), any::<bool>(), 0..400usize, watermarks, limit, start, intake).prop_map(
+        |(upstream, passes, downstream, streaming, end, watermarks, limit, start, intake)| Setup {
             upstream,
             passes,
             downstream,
@@ -218,6 +225,8 @@ fn setup() -> impl Strategy<Value = Setup> {
             end,
             watermarks,
             limit,
+            start: start.min(watermarks.high()),
+            intake,
         },
     )
 }
@@ -234,6 +243,11 @@ struct Simulation {
     luck: Cycle<std::vec::IntoIter<usize>>,
     /// When how many bytes had been delivered.
     deliveries: Vec<(Duration, usize)>,
+    /// When how many bytes had been read.
+    readings: Vec<(Duration, usize)>,
+    /// How much must be held before anything goes out, and whether it has begun to.
+    start: usize,
+    started: bool,
     steps_left: usize,
 }
 
@@ -248,10 +262,15 @@ impl Simulation {
     fn new(setup: &Setup, luck: Vec<usize>) -> Self {
         let ((stream, taker), bucket) = (setup.ends(), TokenBucket::empty(setup.limit));
         Simulation {
-            flow: Flow::new(stream, setup.streaming, taker, Deque::default(), setup.watermarks, bucket),
+            flow: Flow::new(stream, setup.streaming, taker, Deque::default(), setup.watermarks, bucket)
+                .starting(StartMark::at(setup.start))
+                .sparing(TokenBucket::empty(setup.intake)),
             now: Duration::ZERO,
             luck: luck.into_iter().cycle(),
             deliveries: vec![(Duration::ZERO, 0)],
+            readings: vec![(Duration::ZERO, 0)],
+            start: setup.start,
+            started: setup.start == 0,
             // At least one in seven attempts moves a byte, in or out, and no step has more than
             // two; after each sleep comes a step.
             steps_left: 64 * (setup.end + 2),
@@ -267,12 +286,22 @@ impl Simulation {
         prop_assert!(self.steps_left > 0, "no end: {:?}", self.proxy());
         self.steps_left -= 1;
         let was_paused = self.proxy().producer_paused();
+        self.started |= self.proxy().unregistered();
         let Ok(stepped) = self.flow.step(self.now);
         if stepped {
-            let taken = taker(self.proxy()).taken;
+            let (taken, held) = (taker(self.proxy()).taken, self.proxy().buffered());
             if self.deliveries.last().is_none_or(|last| last.1 < taken) {
+                prop_assert!(self.started, "{} bytes went out before {} were held", taken, self.start);
                 self.deliveries.push((self.now, taken));
             }
+            if self.readings.last().is_none_or(|last| last.1 < taken + held) {
+                self.readings.push((self.now, taken + held));
+            }
+            self.started = match held {
+                _ if held >= self.start || self.proxy().unregistered() => true,
+                0 => false,
+                _ => self.started,
+            };
         } else {
             self.sleep()?;
         }
@@ -325,6 +354,18 @@ fn check(proxy: &Proxy, was_paused: bool) -> TestCaseResult {
     prop_assert!(paused || held < high, "not paused with {} held", held);
     prop_assert!(!paused || held > low, "not resumed with {} held", held);
     prop_assert!(paused == was_paused || if paused { held >= high } else { held <= low }, "{} held", held);
+    Ok(())
+}
+
+/// In every interval no more bytes than the limit allows. `moved` says when how many had moved.
+fn keeps_to(limit: Limit, moved: &[(Duration, usize)]) -> TestCaseResult {
+    for (at, &(from, _)) in moved.iter().enumerate().skip(1) {
+        let before = moved[at - 1].1;
+        for &(to, after) in &moved[at..] {
+            let allowed = limit.burst() as u128 * 1_000_000_000 + (to - from).as_nanos() * limit.rate() as u128;
+            prop_assert!((after - before) as u128 * 1_000_000_000 <= allowed, "from {:?} to {:?}", from, to);
+        }
+    }
     Ok(())
 }
 
@@ -410,14 +451,22 @@ proptest! {
         while !simulation.flow.is_finished() {
             simulation.turn()?;
         }
-        let deliveries = &simulation.deliveries;
-        for (at, &(from, _)) in deliveries.iter().enumerate().skip(1) {
-            let before = deliveries[at - 1].1;
-            for &(to, after) in &deliveries[at..] {
-                let allowed = limit.burst() as u128 * 1_000_000_000 + (to - from).as_nanos() * limit.rate() as u128;
-                prop_assert!((after - before) as u128 * 1_000_000_000 <= allowed, "from {:?} to {:?}", from, to);
-            }
+        keeps_to(limit, &simulation.deliveries)?;
+    }
+
+    #[test]
+    fn bytes_are_read_no_faster_than_the_read_rate_in_any_interval(
+        setup in setup(),
+        limit in (1..2000u64, 1..100u64),
+        luck in luck(),
+    ) {
+        let limit = Limit::new(limit.0, limit.1);
+        let mut simulation = Simulation::new(&Setup { intake: Some(limit), ..setup }, luck);
+        while !simulation.flow.is_finished() {
+            simulation.turn()?;
         }
+        keeps_to(limit, &simulation.readings)?;
+        prop_assert_eq!(taker(simulation.proxy()).taken, setup.end);
     }
 
     #[test]
@@ -532,6 +581,8 @@ fn a_push_producer_is_told_to_pause_at_the_high_mark_and_to_resume_at_the_low_on
         end: 100,
         watermarks: Watermarks::new(10, 5).without_prefetch(),
         limit: None,
+        start: 0,
+        intake: None,
     };
     let mut proxy = setup.proxy(true);
     proxy.pause_producing();
@@ -560,6 +611,8 @@ fn tokens_for_bytes_that_did_not_go_out_stay_in_the_bucket() {
         end: 100,
         watermarks: Watermarks::at(50),
         limit: Some(Limit::new(1, 10)),
+        start: 0,
+        intake: None,
     };
     let mut proxy = setup.proxy(true);
     let mut now = Duration::ZERO;

@@ -7,7 +7,7 @@ use std::io::{Read, pipe};
 use std::os::fd::OwnedFd;
 
 use pcproxy::report::{Look, Progress, ProgressLine};
-use pcproxy::stats::{Ending, State, Status};
+use pcproxy::stats::{Ending, RecordKind, RecordStatus, State, Status};
 use proptest::prelude::*;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -46,6 +46,23 @@ fn plain(text: &str) -> String {
         .enumerate()
         .map(|(at, part)| if at > 0 { part.split_once('m').unwrap().1 } else { part })
         .collect()
+}
+
+#[test]
+fn records_are_shown_with_their_bytes_beside_them() {
+    let records = RecordStatus {
+        kind: RecordKind::Lines,
+        delivered: 12_345,
+        size: None,
+        rate: 5.0,
+        mean_rate: 0.5,
+        limit: Some(5.0),
+    };
+    let status = Status { records: Some(records), limit: None, ..status() };
+    let wide = render(Look::default(), &status, 120);
+    assert!(wide.contains(" 12.3 k lines 1.23 GiB 0:01:23        5/s (avg     30/min) limit 5/s "), "{wide}");
+    let sized = Status { records: Some(RecordStatus { size: Some(50_000), ..records }), ..status };
+    assert!(render(Look::default(), &sized, 120).contains(" 24% "));
 }
 
 #[test]

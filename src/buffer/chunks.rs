@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
+use memchr::memchr_iter;
 use memmap2::MmapMut;
 
 use super::Buffer;
@@ -93,6 +94,49 @@ impl Chunks {
             last.end += filled;
             self.len += filled;
         }
+    }
+
+    /// The free space that [`writable`](Self::writable) has made; empty if there is none.
+    pub fn free(&self) -> &[u8] {
+        self.chunks.back().map_or(&[], |last| &last.bytes[last.end..])
+    }
+
+    /// The first `length` bytes of what is held, in pieces.
+    pub fn pieces(&self, length: usize) -> impl Iterator<Item = &[u8]> {
+        let mut left = length;
+        self.chunks.iter().map_while(move |chunk| {
+            let piece = &chunk.bytes[chunk.start..chunk.end];
+            let piece = &piece[..piece.len().min(left)];
+            left -= piece.len();
+            (!piece.is_empty()).then_some(piece)
+        })
+    }
+
+    /// Bytes up to the `number`th place of the byte `end`; all that are held if there are fewer.
+    pub fn end_of(&self, end: u8, number: u64) -> usize {
+        let Some(before) = number.checked_sub(1) else { return 0 };
+        let (mut before, mut passed) = (before, 0);
+        for piece in self.pieces(self.len) {
+            let mut found = memchr_iter(end, piece);
+            for at in found.by_ref() {
+                if before == 0 {
+                    return passed + at + 1;
+                }
+                before -= 1;
+            }
+            passed += piece.len();
+        }
+        passed
+    }
+
+    /// Copies the first bytes held, at most as many as `into` holds. Returns how many.
+    pub fn peek(&self, into: &mut [u8]) -> usize {
+        let mut filled = 0;
+        for piece in self.pieces(into.len()) {
+            into[filled..filled + piece.len()].copy_from_slice(piece);
+            filled += piece.len();
+        }
+        filled
     }
 
     /// The front of what is held, as far as it lies in one piece; empty only if nothing is.

@@ -3,10 +3,12 @@
 mod chunks;
 mod patience;
 mod pipe;
+mod records;
 
 pub use chunks::Chunks;
 pub use patience::Patience;
 pub use pipe::{KernelPipe, Splice};
+pub use records::{RecordIndex, Records};
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,6 +27,14 @@ pub trait Buffer {
     }
     /// Takes all of `data`, behind what is held.
     fn append(&mut self, data: &[u8]);
+    /// The records held, where the buffer looks for them.
+    fn records(&self) -> Records {
+        Records::default()
+    }
+    /// Bytes up to the end of the first `ends` records, of which so many must be held.
+    fn end_of(&self, _ends: u64) -> usize {
+        self.len()
+    }
     /// Whether taking in the next byte now costs a copy that is spared once the consumer has
     /// taken some.
     fn would_copy(&self) -> bool {
@@ -71,6 +81,8 @@ pub struct Fifo {
     /// Bytes to each.
     pipe_size: usize,
     chunks: Chunks,
+    /// Where records end; all bytes are in memory then.
+    index: Option<RecordIndex>,
 }
 
 impl Fifo {
@@ -91,7 +103,15 @@ impl Fifo {
             reads_pipes: false,
             pipe_size: Self::pipe_size(capacity),
             chunks: Chunks::new(capacity),
+            index: None,
         }
+    }
+
+    /// The same buffer, which must not splice, for records that each end with the byte `end`.
+    #[must_use]
+    pub fn of_records(mut self, end: u8) -> Self {
+        self.index = Some(RecordIndex::new(end));
+        self
     }
 
     fn pipe_size(capacity: usize) -> usize {
@@ -170,9 +190,37 @@ impl Fifo {
         }
     }
 
-    /// Where bytes that are not spliced are put.
-    pub fn memory(&mut self) -> &mut Chunks {
-        &mut self.chunks
+    /// Free space for bytes that are not spliced, never empty: fill it from its start, then
+    /// [`commit`](Self::commit) what was filled.
+    ///
+    /// # Errors
+    /// When the system has no memory left.
+    pub fn writable(&mut self) -> io::Result<&mut [u8]> {
+        self.chunks.writable()
+    }
+
+    /// Counts `filled` bytes of [`writable`](Self::writable) as held. At most its length.
+    pub fn commit(&mut self, filled: usize) {
+        if let Some(index) = &mut self.index {
+            index.enter(&self.chunks.free()[..filled]);
+        }
+        self.chunks.commit(filled);
+    }
+
+    /// Copies the first bytes held in memory, at most as many as `into` holds. Returns how many.
+    pub fn peek(&self, into: &mut [u8]) -> usize {
+        self.chunks.peek(into)
+    }
+
+    /// Forgets the first `taken` bytes of the [`front`](Self::front), which was in memory.
+    pub fn consume(&mut self, taken: usize) {
+        if !self.staged.is_empty() {
+            return self.staged.consume(taken);
+        }
+        if let Some(index) = &mut self.index {
+            self.chunks.pieces(taken).for_each(|piece| index.leave(piece));
+        }
+        self.chunks.consume(taken);
     }
 
     /// Takes in bytes by reference from now on if `splices`, as far as the consumer splices.
@@ -208,7 +256,16 @@ impl Buffer for Fifo {
         self.staged.len() + self.pipes.iter().map(KernelPipe::len).sum::<usize>() + self.chunks.len()
     }
     fn append(&mut self, data: &[u8]) {
+        if let Some(index) = &mut self.index {
+            index.enter(data);
+        }
         self.chunks.append(data);
+    }
+    fn records(&self) -> Records {
+        self.index.map_or(Records::default(), |index| index.records())
+    }
+    fn end_of(&self, ends: u64) -> usize {
+        self.index.map_or(self.len(), |index| self.chunks.end_of(index.end(), ends))
     }
     fn would_copy(&self) -> bool {
         let full = self.pipes.len() == self.most_pipes && self.pipes.back().is_some_and(KernelPipe::is_full);

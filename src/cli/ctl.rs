@@ -10,7 +10,7 @@ use pcproxy::control::{ControlError, Request, Run, ask, runs};
 use pcproxy::os::RuntimeFolder;
 use pcproxy::report::say;
 use pcproxy::stats::Status;
-use pcproxy::units::{printable, show_rate, show_share, show_size, show_time};
+use pcproxy::units::{printable, show_share, show_size, show_time};
 
 use super::print::print;
 use super::words::{self, RateOrOff, buffer_size, rate_or_off};
@@ -145,7 +145,9 @@ impl Ctl {
 impl Action {
     fn request(&self) -> Request {
         match *self {
-            Action::Rate { rate: RateOrOff(rate) } => Request::Rate { rate },
+            Action::Rate { rate: RateOrOff(speed) } => {
+                Request::Rate { rate: speed.map(|speed| speed.amount), seconds: speed.map_or(1, |speed| speed.seconds) }
+            }
             Action::Pause => Request::Pause {},
             Action::Resume => Request::Resume {},
             Action::Buffer { size } => Request::Buffer { size: size as u64 },
@@ -229,8 +231,8 @@ fn table(runs: &[Status]) -> String {
             run.state.to_string(),
             show_time(run.elapsed),
             show_size(run.bytes),
-            show_rate(run.rate),
-            run.limit.map_or("none".to_owned(), |limit| show_rate(limit as f64)),
+            run.show_rate(),
+            run.show_limit().unwrap_or_else(|| "none".to_owned()),
             show_size(run.buffer),
             show_share(run.buffered as f64, run.buffer as f64),
         ]

@@ -82,6 +82,7 @@ impl Group {
     pub fn run(&self) -> Result<()> {
         match &self.action {
             Action::Set { name, rate: RateOrOff(rate), burst } => {
+                let rate = rate.map(|speed| speed.in_tokens(1)).transpose()?;
                 let limit = rate.map(|rate| GroupLimit { rate, burst: *burst, lasting: true });
                 Ok(budget::set(name, limit)?)
             }

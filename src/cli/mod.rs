@@ -194,8 +194,8 @@ impl Tool {
 /// The arguments with a value that looks like an option, such as in `--rate -5M`, marked as a value, so
 /// that clap's error names the option. Nothing if that is not what is wrong.
 fn joined(arguments: &[OsString], error: &clap::Error) -> Option<Vec<OsString>> {
-    // Of `-5M` clap names the first letter only.
-    let unknown = unknown_argument(error)?;
+    // Of `-5M` clap names the first letter only, and of `-0.5` none, since there is an option `-0`.
+    let unknown = unknown_argument(error).unwrap_or("-0.");
     if !unknown.strip_prefix('-')?.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }

@@ -2,12 +2,12 @@
 
 use std::ffi::OsString;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use pcproxy::report::Show;
 use pcproxy::shaping::Rate;
 use pcproxy::transfer::{CommandLine, Config};
-use pcproxy::units::parse_rate;
+use pcproxy::units::{Speed, parse_speed};
 
 use super::transfer::Transfer;
 
@@ -27,12 +27,12 @@ Examples:
   tar c /home | pcproxy run --up 1M -- ssh host 'cat > home.tar'")]
 pub struct Run {
     /// Limit what goes to the command; --rate does for both directions
-    #[arg(long, value_name = "RATE", value_parser = parse_rate, help_heading = "Rate")]
-    up: Option<u64>,
+    #[arg(long, value_name = "RATE", value_parser = parse_speed, help_heading = "Rate")]
+    up: Option<Speed>,
 
     /// Limit what comes from the command; --rate does for both directions
-    #[arg(long, value_name = "RATE", value_parser = parse_rate, help_heading = "Rate")]
-    down: Option<u64>,
+    #[arg(long, value_name = "RATE", value_parser = parse_speed, help_heading = "Rate")]
+    down: Option<Speed>,
 
     #[command(flatten)]
     options: Transfer,
@@ -57,13 +57,14 @@ impl Run {
         if config.reports.progress == Show::Auto {
             config.reports.progress = Show::Never;
         }
-        let rate = |own: Option<u64>| own.map_or_else(|| config.rate.clone(), Rate::Constant);
-        config.command = Some(CommandLine {
-            program: program.clone(),
-            arguments: arguments.to_vec(),
-            up: rate(self.up),
-            down: rate(self.down),
-        });
+        let unit = config.unit();
+        let rate = |option: &str, own: Option<Speed>| match own.map(|speed| speed.in_tokens(unit.tokens())) {
+            None => Ok(config.rate.clone()),
+            Some(Ok(tokens)) => Ok(Rate::Constant(tokens)),
+            Some(Err(error)) => Err(anyhow!("invalid value for '{option} <RATE>': {error}")),
+        };
+        let (up, down) = (rate("--up", self.up)?, rate("--down", self.down)?);
+        config.command = Some(CommandLine { program: program.clone(), arguments: arguments.to_vec(), up, down });
         Ok(config)
     }
 }

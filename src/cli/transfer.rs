@@ -8,11 +8,14 @@ use anyhow::{Result, anyhow, bail};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
 use pcproxy::budget::{GroupRequest, Name, Terms};
-use pcproxy::endpoint::{Address, AddressError};
+use pcproxy::endpoint::{Address, AddressError, Algorithm};
 use pcproxy::report::{Reports, Show, Target};
-use pcproxy::shaping::{Burst, Rate, Schedule, parse_burst};
+use pcproxy::shaping::{Burst, Rate, Schedule, Unit, parse_burst};
+use pcproxy::stats::RecordKind;
 use pcproxy::transfer::Config;
-use pcproxy::units::{parse_interval, parse_rate, parse_size, parse_time, show_rate};
+use pcproxy::units::{
+    Speed, parse_interval, parse_rate, parse_size, parse_speed, parse_time, show_rate, show_record_rate,
+};
 
 use super::words::{self, RateOrOff, buffer_size, command_like, rate_or_off, text};
 
@@ -62,6 +65,26 @@ pub struct Transfer {
     #[arg(long, value_name = "SIZE|N%", default_value = "50%", hide_default_value = true, value_parser = share, help_heading = "Buffer")]
     low_water: Share,
 
+    /// Wait until this much is held before anything goes out [default: 0]
+    ///
+    /// A size up to --buffer, or a share of it. The wait begins anew each time the buffer has run
+    /// empty. The end of the input and 'pcproxy ctl resume' end it.
+    #[arg(long, value_name = "SIZE|N%", default_value = "0", hide_default_value = true, value_parser = whole_share, help_heading = "Buffer")]
+    start_at: Share,
+
+    /// End with status 1 when a side has moved nothing for TIME
+    ///
+    /// Time that the limit, the timetable or a pause takes does not count.
+    #[arg(long, value_name = "TIME", value_parser = timeout, help_heading = "Input")]
+    stall_timeout: Option<Duration>,
+
+    /// Read at most RATE bytes per second
+    ///
+    /// Spares a source that others need too. The limit is independent of --rate, which holds
+    /// for the output.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, help_heading = "Input")]
+    read_rate: Option<u64>,
+
     /// Grow the pipes on both sides to SIZE, or keep their size
     ///
     /// Larger pipes mean fewer and larger steps on both sides. The system may refuse to grow
@@ -70,14 +93,28 @@ pub struct Transfer {
     #[arg(long, value_name = "SIZE|keep", default_value = "1M", value_parser = pipe_size, help_heading = "Buffer")]
     pipe_size: PipeSize,
 
-    /// Feed the consumer at most RATE bytes per second
+    /// Count lines in place of bytes: in --rate, --burst, --size and --stop-after
     ///
+    /// A line is never torn, and reaches a pipe in one write where it fits 4096 bytes. One that
+    /// is longer than the buffer passes in pieces and counts once.
+    #[arg(short, long, conflicts_with = "null", help_heading = "Records")]
+    lines: bool,
+
+    /// The same for records that each end with a null, as those of 'find -print0'
+    #[arg(short = '0', long, help_heading = "Records")]
+    null: bool,
+
+    /// Feed the consumer at most RATE bytes per second, or lines with --lines
+    ///
+    /// RATE may be per second (5, 10M), per minute (30/m) or per hour (10G/h).
     /// Never more than RATE * t bytes plus the burst in any t seconds, and what --catch-up makes
     /// up for. Idle time builds up no credit. 'off' is no limit.
     #[arg(short, long, visible_short_alias = 'L', alias = "rate-limit", value_name = "RATE", value_parser = rate_or_off, help_heading = "Rate")]
     rate: Option<RateOrOff>,
 
     /// Allow bursts of up to SIZE bytes, or TIME worth of the rate [default: 9ms]
+    ///
+    /// With --lines SIZE counts lines, and the default is at least one line.
     ///
     /// The depth of the token bucket. A deeper bucket feeds the consumer less evenly. Without this
     /// option, idle time builds up at most 5ms of it.
@@ -96,15 +133,15 @@ pub struct Transfer {
     /// Entries '[DAY[-DAY]-]HH:MM[-HH:MM],RATE', separated by spaces, in local time. RATE may be
     /// 'off'. An entry without a day is for every day. It stays in force until the next entry, or
     /// from the first to the second of two times.
-    #[arg(long, value_name = "TIMETABLE", conflicts_with = "rate", help_heading = "Rate")]
-    schedule: Option<Schedule>,
+    #[arg(long, value_name = "TIMETABLE", conflicts_with = "rate", value_parser = timetable, help_heading = "Rate")]
+    schedule: Option<String>,
 
     /// Share one limit with all others that name the same group
     ///
     /// NAME may be a path, such as site/backup: the limit of each prefix counts too. RATE is the
     /// limit that the group gets if it has none. 'pcproxy group' sets, shows and lifts limits.
     #[arg(short, long, value_name = "NAME[=RATE]", value_parser = group, help_heading = "Group")]
-    group: Option<(Name, Option<u64>)>,
+    group: Option<(Name, Option<Speed>)>,
 
     /// Weight of this transfer's share of the group's limit, from 1 to 1000
     #[arg(long, value_name = "N", default_value = "100", value_parser = value_parser!(u32).range(1..=1000), requires = "group", help_heading = "Group")]
@@ -113,16 +150,22 @@ pub struct Transfer {
     /// Guaranteed minimum share of the group's limit
     ///
     /// Refused if the group has less left to guarantee.
-    #[arg(long, value_name = "RATE", value_parser = parse_rate, requires = "group", help_heading = "Group")]
-    min_rate: Option<u64>,
+    #[arg(long, value_name = "RATE", value_parser = parse_speed, requires = "group", help_heading = "Group")]
+    min_rate: Option<Speed>,
 
-    /// Stop the producer after SIZE bytes, deliver them, and end
+    /// Stop the producer after SIZE bytes, or lines with --lines, deliver them, and end
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Input")]
     pub stop_after: Option<u64>,
 
     /// Stop after the number of bytes that --size names
     #[arg(short = 'S', long, requires = "size", conflicts_with = "stop_after", help_heading = "Input")]
     stop_at_size: bool,
+
+    /// Print a checksum of the delivered bytes on stderr at the end, as 'sha256sum' does
+    ///
+    /// It is in the last record of --stats as well.
+    #[arg(long, value_name = "ALGORITHM", value_enum, help_heading = "Reports")]
+    hash: Option<Hash>,
 
     /// Name of this transfer, for the reports and for 'pcproxy ctl'
     #[arg(long, short_alias = 'N', value_name = "TEXT", value_parser = text(), help_heading = "Reports")]
@@ -197,6 +240,25 @@ enum When {
     Numeric,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Hash {
+    Sha256,
+    Blake3,
+    Md5,
+    Xxh3,
+}
+
+impl Hash {
+    fn algorithm(self) -> Algorithm {
+        match self {
+            Hash::Sha256 => Algorithm::Sha256,
+            Hash::Blake3 => Algorithm::Blake3,
+            Hash::Md5 => Algorithm::Md5,
+            Hash::Xxh3 => Algorithm::Xxh3,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum PipeSize {
     Keep,
@@ -238,10 +300,15 @@ impl Transfer {
     /// # Errors
     /// One line for the user, if the options contradict each other.
     pub fn config(&self) -> Result<Config> {
-        let (low_water, low_share) = match self.low_water.amount {
-            Amount::Bytes(bytes) => (bytes, bytes as f64 / self.buffer as f64),
-            Amount::Percent(percent) => ((self.buffer as f64 * percent / 100.0) as usize, percent / 100.0),
-        };
+        let (low_water, low_share) = self.low_water.of(self.buffer);
+        let (start_at, _) = self.start_at.of(self.buffer);
+        if start_at > self.buffer {
+            bail!(
+                "invalid value '{}' for '--start-at <SIZE|N%>': must not be above --buffer, which is {} bytes",
+                self.start_at.text,
+                self.buffer
+            );
+        }
         if low_water >= self.buffer {
             bail!(
                 "invalid value '{}' for '--low-water <SIZE|N%>': must be below --buffer, which is {} bytes",
@@ -249,15 +316,33 @@ impl Transfer {
                 self.buffer
             );
         }
-        let rate = self.rate.and_then(|RateOrOff(rate)| rate);
-        if let (Some(least), Some(most)) = (self.min_rate, rate)
+        let unit = if self.lines || self.null { Unit::Records } else { Unit::Bytes };
+        let [rate, min_rate, group_rate] = [
+            ("--rate", self.rate.and_then(|RateOrOff(rate)| rate)),
+            ("--min-rate", self.min_rate),
+            ("--group", self.group.as_ref().and_then(|(_, rate)| *rate)),
+        ]
+        .map(|(option, speed)| {
+            speed
+                .map(|speed| speed.in_tokens(unit.tokens()))
+                .transpose()
+                .map_err(|error| anyhow!("invalid value for '{option} <RATE>': {error}"))
+        });
+        let (rate, min_rate, group_rate) = (rate?, min_rate?, group_rate?);
+        if let (Some(least), Some(most)) = (min_rate, rate)
             && least > most
         {
-            let [least, most] = [least, most].map(|rate| show_rate(rate as f64));
-            bail!("--min-rate must not be above --rate: {least} is above {most}");
+            bail!(
+                "--min-rate must not be above --rate: {} is above {}",
+                show_speed(unit, least),
+                show_speed(unit, most)
+            );
         }
         if self.schedule.is_some() {
             words::check_time_zone();
+        }
+        if unit == Unit::Records && self.group.is_some() {
+            bail!("--group shares a limit of bytes, which --lines and --null do not count");
         }
         Ok(Config {
             inputs: vec![Address::Standard],
@@ -269,23 +354,35 @@ impl Transfer {
             buffer: self.buffer,
             low_water,
             low_share,
+            start_at,
+            stall_timeout: self.stall_timeout,
+            read_rate: self.read_rate,
             pipe_size: match self.pipe_size {
                 PipeSize::Keep => None,
                 PipeSize::Grow(size) => Some(size),
             },
+            records: match (self.lines, self.null) {
+                (true, _) => Some(RecordKind::Lines),
+                (_, true) => Some(RecordKind::Null),
+                _ => None,
+            },
             rate: match (rate, &self.schedule) {
                 (Some(rate), _) => Rate::Constant(rate),
-                (None, Some(schedule)) => Rate::Timetable(schedule.clone()),
+                (None, Some(schedule)) => Rate::Timetable(
+                    Schedule::parse_in(unit, schedule)
+                        .map_err(|error| anyhow!("invalid value for '--schedule <TIMETABLE>': {error}"))?,
+                ),
                 (None, None) => Rate::Free,
             },
             burst: self.burst,
             catch_up: self.catch_up,
-            group: self.group.clone().map(|(name, rate)| GroupRequest {
+            group: self.group.clone().map(|(name, _)| GroupRequest {
                 name,
-                rate,
-                terms: Terms { weight: self.weight, guaranteed: self.min_rate.unwrap_or(0) },
+                rate: group_rate,
+                terms: Terms { weight: self.weight, guaranteed: min_rate.unwrap_or(0) },
             }),
             stop_after: if self.stop_at_size { self.size } else { self.stop_after },
+            hash: self.hash.map(Hash::algorithm),
             reports: Reports {
                 name: self.name.clone(),
                 size: self.size,
@@ -311,20 +408,62 @@ fn address(word: OsString) -> Result<Address, AddressError> {
     Address::parse(&word)
 }
 
+impl Share {
+    /// It in bytes, and as a share from 0 to 1, of a buffer of `whole` bytes.
+    fn of(&self, whole: usize) -> (usize, f64) {
+        match self.amount {
+            Amount::Bytes(bytes) => (bytes, bytes as f64 / whole as f64),
+            Amount::Percent(percent) => ((whole as f64 * percent / 100.0) as usize, percent / 100.0),
+        }
+    }
+}
+
 fn share(text: &str) -> Result<Share> {
+    match whole_share(text)? {
+        Share { amount: Amount::Percent(percent), .. } if percent >= 100.0 => {
+            bail!("is not a share: use 0% to below 100%, such as 25%")
+        }
+        share => Ok(share),
+    }
+}
+
+/// A share that may be all of it.
+fn whole_share(text: &str) -> Result<Share> {
     let amount = match text.strip_suffix('%').map(|percent| percent.trim().parse::<f64>()) {
-        Some(Ok(percent)) if (0.0..100.0).contains(&percent) => Amount::Percent(percent),
-        Some(_) => bail!("is not a share: use 0% to below 100%, such as 25%"),
+        Some(Ok(percent)) if (0.0..=100.0).contains(&percent) => Amount::Percent(percent),
+        Some(_) => bail!("is not a share: use 0% to 100%, such as 25%"),
         None => Amount::Bytes(parse_size(text)?.try_into()?),
     };
     Ok(Share { text: text.to_owned(), amount })
+}
+
+/// A time that is longer than nothing.
+fn timeout(text: &str) -> Result<Duration> {
+    match parse_time(text)? {
+        Duration::ZERO => bail!("must be longer than 0"),
+        time => Ok(time),
+    }
 }
 
 fn pipe_size(text: &str) -> Result<PipeSize> {
     if text == "keep" { Ok(PipeSize::Keep) } else { Ok(PipeSize::Grow(parse_size(text)?.try_into()?)) }
 }
 
-fn group(text: &str) -> Result<(Name, Option<u64>)> {
+/// A timetable, whatever its rates count.
+fn timetable(text: &str) -> Result<String> {
+    Schedule::parse_in(Unit::Records, text)?;
+    Ok(text.to_owned())
+}
+
+/// A rate in tokens, for people.
+fn show_speed(unit: Unit, tokens: u64) -> String {
+    match unit {
+        Unit::Bytes => show_rate(tokens as f64),
+        Unit::Records => show_record_rate(tokens as f64 / unit.tokens() as f64),
+    }
+}
+
+fn group(text: &str) -> Result<(Name, Option<Speed>)> {
     let (name, rate) = match text.split_once('=') {
         Some((name, rate)) => {
             let RateOrOff(parsed) = rate_or_off(rate).map_err(|error| anyhow!("'{rate}' {error}"))?;

@@ -9,17 +9,17 @@ use comfy_table::{CellAlignment, Table, presets};
 use jiff::tz::TimeZone;
 use pcproxy::buffer::check_size;
 use pcproxy::report::say;
-use pcproxy::units::{parse_rate, parse_size, printable};
+use pcproxy::units::{Speed, parse_size, parse_speed, printable};
 
-/// A limit in bytes per second, or none.
+/// A limit, or none.
 #[derive(Clone, Copy, Debug)]
-pub struct RateOrOff(pub Option<u64>);
+pub struct RateOrOff(pub Option<Speed>);
 
 /// A rate, or 'off' for no limit.
 pub fn rate_or_off(text: &str) -> Result<RateOrOff> {
     match text {
         "off" => Ok(RateOrOff(None)),
-        rate => match parse_rate(rate) {
+        rate => match parse_speed(rate) {
             Ok(rate) => Ok(RateOrOff(Some(rate))),
             Err(error) => bail!("{error}; 'off' is no limit"),
         },

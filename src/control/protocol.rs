@@ -16,11 +16,15 @@ pub enum Request {
     /// Say how things are.
     // With braces: serde would not look for unknown fields otherwise.
     Stats {},
-    /// Feed the consumer so many bytes a second from now on, or as fast as it takes them.
+    /// Feed the consumer so many bytes per second from now on, or as fast as it takes them. A run
+    /// that counts records takes them for records.
     Rate {
         /// At least 1; `null` is no limit. It must not be left out.
         #[serde(deserialize_with = "Option::deserialize")]
         rate: Option<u64>,
+        /// The rate is for so many seconds: 60 for a rate per minute. At least 1.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        seconds: u64,
     },
     /// Feed the consumer nothing until told to resume. The buffer goes on filling.
     Pause {},
@@ -33,6 +37,14 @@ pub enum Request {
     },
     /// End the input, deliver what is held, and end.
     Stop {},
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn is_one(seconds: &u64) -> bool {
+    *seconds == 1
 }
 
 /// What a run answers.

@@ -7,6 +7,7 @@ mod file;
 mod open;
 mod sink;
 mod source;
+mod tap;
 mod tcp;
 mod unix;
 
@@ -16,6 +17,7 @@ pub use command::{Exit, Wrapped};
 pub use open::{Opening, open_input, open_output, release_stdin, release_stdout, stdin, stdout};
 pub use sink::Sink;
 pub use source::Source;
+pub use tap::{Algorithm, Checksum};
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;

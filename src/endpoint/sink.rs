@@ -2,10 +2,12 @@
 
 use std::io;
 
+use memchr::{memchr, memrchr};
 use rustix::io::Errno;
 use rustix::net::Shutdown;
+use rustix::pipe::PIPE_BUF;
 
-use super::{Endpoint, EndpointError, errno};
+use super::{Checksum, Endpoint, EndpointError, errno};
 use crate::buffer::{Fifo, Front, Splice};
 use crate::flow::{Consumer, Downstream};
 use crate::os::Kind;
@@ -19,12 +21,41 @@ pub struct Sink {
     /// An error that the system reports only once, and that was met on another way.
     kept: Option<Errno>,
     finished: bool,
+    /// The byte that ends a record, where no record may reach the endpoint in two writes that fits
+    /// into one.
+    whole: Option<u8>,
+    /// Sees all bytes that are taken; nothing may be spliced then.
+    checksum: Option<Checksum>,
 }
 
 impl Sink {
     /// A consumer that is ready until it says otherwise.
     pub fn new(endpoint: Endpoint) -> Self {
-        Sink { endpoint, ready: true, delivered: 0, kept: None, finished: false }
+        Sink { endpoint, ready: true, delivered: 0, kept: None, finished: false, whole: None, checksum: None }
+    }
+
+    /// The same, for records that each end with the byte `end`: a pipe gets each in one write if it
+    /// fits into `PIPE_BUF` bytes.
+    #[must_use]
+    pub fn of_records(mut self, end: u8) -> Self {
+        self.whole = (self.endpoint.kind() == Kind::Pipe).then_some(end);
+        self
+    }
+
+    /// The same, with a checksum of all bytes that the endpoint takes. They must not be spliced.
+    #[must_use]
+    pub fn summing(self, checksum: Checksum) -> Self {
+        Sink { checksum: Some(checksum), ..self }
+    }
+
+    /// Whether there is a checksum, so that bytes must not be spliced.
+    pub fn is_summing(&self) -> bool {
+        self.checksum.is_some()
+    }
+
+    /// Takes the checksum out, if there is one.
+    pub fn take_checksum(&mut self) -> Option<Checksum> {
+        self.checksum.take()
     }
 
     /// The endpoint has become writable.
@@ -105,9 +136,29 @@ impl Sink {
                 }
             },
             Front::Memory(memory) => {
+                let mut copy = [0; PIPE_BUF];
                 let held = memory.readable();
-                let taken = self.endpoint.write(&held[..held.len().min(limit)])?;
-                memory.consume(taken);
+                let more = held.len() < limit;
+                let held = &held[..held.len().min(limit)];
+                let piece = match self.whole {
+                    None => held,
+                    Some(end) => {
+                        let piece = whole_records(held, end);
+                        // A record may begin at the end of one chunk and go on in the next.
+                        let goes_on = more && piece.len() == held.len() && held.len() < PIPE_BUF;
+                        if goes_on && held.last() != Some(&end) {
+                            let held = memory.peek(&mut copy[..limit.min(PIPE_BUF)]);
+                            whole_records(&copy[..held], end)
+                        } else {
+                            piece
+                        }
+                    }
+                };
+                let taken = self.endpoint.write(piece)?;
+                if let Some(checksum) = &mut self.checksum {
+                    checksum.see(&piece[..taken]);
+                }
+                buffer.consume(taken);
                 Ok(taken)
             }
         }
@@ -164,5 +215,15 @@ impl Downstream<Fifo> for Sink {
     }
     fn delivered(&self) -> u64 {
         self.delivered
+    }
+}
+
+/// The front of `held` for one write that tears no record: as many whole records as a pipe takes at
+/// once, or one that is longer, or all if no record ends there.
+fn whole_records(held: &[u8], end: u8) -> &[u8] {
+    let most = held.len().min(PIPE_BUF);
+    match memrchr(end, &held[..most]).or_else(|| memchr(end, &held[most..]).map(|at| most + at)) {
+        Some(last) => &held[..=last],
+        None => held,
     }
 }

@@ -7,9 +7,10 @@ use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 
 use super::{Endpoint, EndpointError, Sink, Splicing, Straight, errno};
-use crate::buffer::{Fifo, Splice};
+use crate::buffer::{Buffer, Fifo, Splice};
 use crate::flow::{Fill, Producer, Upstream};
 use crate::os::{Kind, is_refusal};
+use crate::shaping::Unit;
 
 /// The producer: reads its endpoint into the buffer when it is ready and wanted. Several endpoints
 /// may follow each other.
@@ -31,16 +32,19 @@ pub struct Source {
     splicing_is_new: bool,
     /// An error that a straight pass met, and that the system reports only once.
     kept: Option<Errno>,
-    /// Bytes that may still be read.
+    /// Bytes, or records, that may still be read.
     left: u64,
+    /// What `left` counts.
+    unit: Unit,
     /// The part of a file that was claimed and is yet to be read.
     claimed: Range<u64>,
 }
 
 impl Source {
     /// A producer that pushes (`streaming`), or one that is asked for each piece. It has nothing to
-    /// read yet. It ends by itself after `stop_after` bytes.
-    pub fn new(streaming: bool, stop_after: Option<u64>) -> Self {
+    /// read yet. It ends by itself after `stop_after` bytes, or as many
+    /// records.
+    pub fn new(streaming: bool, stop_after: Option<u64>, unit: Unit) -> Self {
         Source {
             endpoint: None,
             streaming,
@@ -52,6 +56,7 @@ impl Source {
             splicing_is_new: false,
             kept: None,
             left: stop_after.unwrap_or(u64::MAX),
+            unit,
             claimed: 0..0,
         }
     }
@@ -87,14 +92,16 @@ impl Source {
         Fill::Moved(0)
     }
 
-    /// `bytes`, or what may still be read of them.
+    /// `bytes`, or what may still be read of them. A record has at least one byte, so no byte
+    /// behind the last record is read.
     fn within_limit(&self, bytes: usize) -> usize {
         bytes.min(self.left.try_into().unwrap_or(usize::MAX))
     }
 
-    /// So many bytes have been read: what a pull producer was asked for.
-    fn count(&mut self, moved: usize) {
-        self.left -= moved as u64;
+    /// So many bytes have been read, with so many of what `left` counts: what a pull producer was
+    /// asked for.
+    fn count(&mut self, moved: usize, counted: u64) {
+        self.left = self.left.saturating_sub(counted);
         self.wanted &= self.streaming || moved == 0;
     }
 
@@ -186,8 +193,7 @@ fn splice(
 }
 
 fn read(endpoint: &mut Endpoint, claimed: &mut Range<u64>, buffer: &mut Fifo, room: usize) -> Result<Fill, Errno> {
-    let memory = buffer.memory();
-    let space = memory.writable().map_err(errno)?;
+    let space = buffer.writable().map_err(errno)?;
     let limit = room.min(space.len());
     let read = if claimed.is_empty() {
         endpoint.read(&mut space[..limit])?
@@ -200,7 +206,7 @@ fn read(endpoint: &mut Endpoint, claimed: &mut Range<u64>, buffer: &mut Fifo, ro
     match read {
         0 => Ok(Fill::End),
         read => {
-            memory.commit(read);
+            buffer.commit(read);
             Ok(Fill::Moved(read))
         }
     }
@@ -234,6 +240,7 @@ impl Upstream<Sink, Fifo> for Source {
         if room == 0 {
             return Ok(Fill::End);
         }
+        let ends = buffer.records().ends;
         if std::mem::take(&mut self.splicing_is_new) {
             buffer.splice_in(self.splicing.by_pipe);
         }
@@ -248,7 +255,11 @@ impl Upstream<Sink, Fifo> for Source {
             (Ok(Fill::End), _) if self.another => Ok(self.end(Ok(()))),
             (Ok(fill), _) => {
                 if let Fill::Moved(moved) = fill {
-                    self.count(moved);
+                    let counted = match self.unit {
+                        Unit::Bytes => moved as u64,
+                        Unit::Records => buffer.records().ends - ends,
+                    };
+                    self.count(moved, counted);
                 }
                 Ok(fill)
             }
@@ -287,7 +298,7 @@ impl Upstream<Sink, Fifo> for Source {
         }
         let moved = moved.unwrap_or(0);
         sink.count(moved);
-        self.count(moved);
+        self.count(moved, moved as u64);
         moved
     }
 }

@@ -2,7 +2,11 @@
 //! There is no clock and no descriptor here.
 
 mod proxy;
+mod stall;
+mod start;
 mod step;
 
 pub use proxy::{Consumer, Producer, ProducerConsumerProxy, ProducerRegistered, Watermarks};
+pub use stall::{Side, StallClock, Watch};
+pub use start::StartMark;
 pub use step::{Downstream, Fill, Flow, Needs, Upstream};

@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::buffer::Buffer;
-use crate::shaping::{Shaper, Unshaped};
+use crate::shaping::{Cut, Held, Shaper, Unit, Unshaped};
 
 /// What feeds a proxy, and is told by it when to stop and go on.
 ///
@@ -141,6 +141,10 @@ pub struct ProducerConsumerProxy<P, C, B, S = Unshaped> {
     buffer: B,
     watermarks: Watermarks,
     shaper: S,
+    /// What the shaper counts.
+    unit: Unit,
+    /// Records that have left the buffer, or begun to.
+    records: u64,
     i_am_streaming: bool,
     paused: bool,
     producer_paused: bool,
@@ -180,6 +184,8 @@ where
             buffer,
             watermarks,
             shaper,
+            unit: Unit::Bytes,
+            records: 0,
             i_am_streaming,
             paused: false,
             producer_paused: false,
@@ -188,6 +194,11 @@ where
             stopped: false,
             finishing: false,
         }
+    }
+
+    /// Has the shaper count `unit` from now on. For records, the buffer must know where they end.
+    pub fn count(&mut self, unit: Unit) {
+        self.unit = unit;
     }
 
     /// Registers what feeds this proxy: a push producer if `streaming`, else a pull
@@ -261,7 +272,7 @@ where
     ///
     /// A result of 0 says nothing about either side; [`write_with`](Self::write_with) will tell.
     pub fn pass_through(&mut self, most: usize, transfer: impl FnOnce(&mut P, &mut C, usize) -> usize) -> usize {
-        if !self.buffer.is_empty() || !self.passes_on() {
+        if !self.buffer.is_empty() || !self.passes_on() || self.unit != Unit::Bytes {
             return 0;
         }
         let (Some(producer), Some(consumer)) = (&mut self.producer, &mut self.consumer) else { return 0 };
@@ -301,8 +312,9 @@ where
         if !self.i_am_streaming {
             self.outstanding_pull = sent == 0;
         }
+        let drained = self.is_drained();
         if let Some(producer) = &mut self.producer {
-            if self.producer_paused && self.buffer.len() <= self.watermarks.low {
+            if self.producer_paused && drained {
                 self.producer_paused = false;
                 producer.resume_producing();
             } else if self.outstanding_pull {
@@ -335,12 +347,12 @@ where
     pub fn set_watermarks(&mut self, watermarks: Watermarks, resize: impl FnOnce(&mut B)) {
         self.watermarks = watermarks;
         resize(&mut self.buffer);
-        let full = self.buffer.len() >= watermarks.high;
+        let (full, drained) = (self.buffer.len() >= watermarks.high, self.is_drained());
         let Some(producer) = &mut self.producer else { return };
         if full && !self.producer_paused {
             self.producer_paused = true;
             producer.pause_producing();
-        } else if self.producer_paused && self.buffer.len() <= watermarks.low {
+        } else if self.producer_paused && drained {
             self.producer_paused = false;
             producer.resume_producing();
         }
@@ -355,26 +367,65 @@ where
     /// When the shaper lets the next buffered bytes go; the past if it does so already,
     /// nothing while the buffer is empty or the shaper grants no more at all.
     pub fn due(&self) -> Option<Duration> {
-        if self.buffer.is_empty() { None } else { self.shaper.due(self.wanted()) }
+        match self.wanted()? {
+            // Free of charge, unless nothing may pass at all.
+            0 => self.shaper.due(1).map(|_| Duration::ZERO),
+            wanted => self.shaper.due(wanted),
+        }
     }
 
-    /// How many bytes the shaper is asked for: the bytes held, or without end where the producer
-    /// has more waiting. Otherwise a small buffer would cause small grants.
-    fn wanted(&self) -> u64 {
+    /// Whether bytes are held that may go out as soon as the shaper grants them.
+    pub fn offers(&self) -> bool {
+        self.wanted().is_some()
+    }
+
+    /// Whether a paused producer is to go on: the buffer has drained to its low watermark, or holds
+    /// nothing but the beginning of a record whose end is yet to come.
+    fn is_drained(&self) -> bool {
+        let held = self.buffer.len();
+        held <= self.watermarks.low || (held < self.watermarks.high && !self.offers())
+    }
+
+    /// What is held, as far as a limit is concerned.
+    fn held(&self) -> Held {
+        let (bytes, records) = (self.buffer.len(), self.buffer.records());
+        let last = self.unregistered || (bytes >= self.watermarks.high && records.ends == 0);
+        Held { bytes, ends: records.ends, begun: records.begun, tail: records.tail, last }
+    }
+
+    /// How many tokens the shaper is asked for: those for the bytes held, or without end where the
+    /// producer has more waiting. Otherwise a small buffer would cause small grants. None if no byte
+    /// may go out.
+    fn wanted(&self) -> Option<u64> {
         let has_more = self.producer.is_some() && self.producer_paused;
-        if has_more { u64::MAX } else { self.buffer.len() as u64 }
+        let price = self.unit.price(&self.held())?;
+        Some(if has_more && price > 0 { u64::MAX } else { price })
     }
 
     /// The single way to the consumer. Returns how many bytes it took: at most what the
     /// shaper grants.
     fn write_some_data(&mut self) -> Result<usize, C::Error> {
-        let wanted = self.wanted();
+        let (Some(wanted), before) = (self.wanted(), self.held()) else { return Ok(0) };
         let Some(consumer) = &mut self.consumer else { return Ok(0) };
-        let Ok(granted) = self.shaper.grant(wanted) else { return Ok(0) };
-        let offered = self.buffer.len().min(granted.try_into().unwrap_or(usize::MAX));
+        let granted = match wanted {
+            0 if self.shaper.due(1).is_none() => return Ok(0),
+            0 => 0,
+            wanted => match self.shaper.grant(wanted) {
+                Ok(granted) => granted,
+                Err(_) => return Ok(0),
+            },
+        };
+        let offered = match self.unit.cut(&before, granted) {
+            Cut::Bytes(bytes) => bytes,
+            Cut::Ends(ends) => self.buffer.end_of(ends),
+        };
         let result = consumer.write(&mut self.buffer, offered);
         let taken = *result.as_ref().unwrap_or(&0);
-        self.shaper.refund(granted - taken as u64);
+        let used = self.unit.used(&before, &self.held());
+        self.shaper.refund(granted.saturating_sub(used));
+        if self.unit == Unit::Records {
+            self.records += used / Unit::Records.tokens();
+        }
         if self.i_am_streaming && taken < offered {
             self.pause_producing();
         }
@@ -432,6 +483,10 @@ impl<P, C, B: Buffer, S> ProducerConsumerProxy<P, C, B, S> {
     /// Bytes held.
     pub fn buffered(&self) -> usize {
         self.buffer.len()
+    }
+    /// Records that have gone out, or begun to, where they are counted.
+    pub fn records(&self) -> u64 {
+        self.records
     }
     /// What is held.
     pub fn buffer(&self) -> &B {

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use super::{Consumer, Producer, ProducerConsumerProxy, Watermarks};
+use super::{Consumer, Producer, ProducerConsumerProxy, StartMark, Watermarks};
 use crate::buffer::{Buffer, Patience};
-use crate::shaping::Shaper;
+use crate::shaping::{Shaper, TokenBucket, Unit};
 use crate::stats::Cause;
 
 /// Bytes moved straight from producer to consumer in one step, at most: large enough to make the
@@ -79,6 +79,9 @@ where
 {
     proxy: ProducerConsumerProxy<P, C, B, S>,
     patience: Patience,
+    start: StartMark,
+    /// How fast bytes may be read.
+    intake: TokenBucket,
     /// Why the input ended early.
     input_error: Option<P::Error>,
     /// Since when the flow can go on; nothing while it waits for a neighbour.
@@ -99,7 +102,37 @@ where
         let mut proxy = ProducerConsumerProxy::shaped(consumer, buffer, watermarks, true, shaper);
         let registered = proxy.register_producer(producer, streaming);
         debug_assert!(registered.is_ok(), "the first producer");
-        Flow { proxy, patience: Patience::default(), input_error: None, could_go_on: None, kept_waiting: None }
+        Flow {
+            proxy,
+            patience: Patience::default(),
+            start: StartMark::at(0),
+            intake: TokenBucket::empty(None),
+            input_error: None,
+            could_go_on: None,
+            kept_waiting: None,
+        }
+    }
+
+    /// The same, where nothing goes out before the start mark is reached.
+    #[must_use]
+    pub fn starting(mut self, start: StartMark) -> Self {
+        self.start = start;
+        self.hold_until_start();
+        self
+    }
+
+    /// The same, with a limit that counts `unit`. For records, the buffer must know where they end.
+    #[must_use]
+    pub fn counting(mut self, unit: Unit) -> Self {
+        self.proxy.count(unit);
+        self
+    }
+
+    /// The same, where bytes are read no faster than `intake` grants.
+    #[must_use]
+    pub fn sparing(mut self, intake: TokenBucket) -> Self {
+        self.intake = intake;
+        self
     }
 
     /// Takes the step that can be taken at `now`. Returns false if there is none.
@@ -112,23 +145,33 @@ where
         let delay = self.delay(now);
         if !delay.is_zero() {
             self.proxy.shaper_mut().late(delay);
+            self.intake.late(delay);
         }
         self.proxy.drip(now);
+        self.intake.drip(now);
         let mut stepped = true;
-        if self.consumer_is_ready() && self.proxy.due().is_some_and(|due| due <= now) {
+        if self.can_feed() && self.proxy.due().is_some_and(|due| due <= now) {
             self.proxy.resume_producing()?;
-        } else if self.can_take_in() {
-            if self.proxy.pass_through(LARGEST_PASS, P::pass) == 0 {
+        } else if self.can_take_in() && self.intake_due().is_some_and(|due| due <= now) {
+            if self.pass_through() == 0 {
                 self.take_in()?;
             }
         } else {
             stepped = false;
         }
+        self.hold_until_start();
         self.could_go_on = self.can_go_on_at(now);
         if stepped {
             self.kept_waiting = None;
         }
         Ok(stepped)
+    }
+
+    /// While the start mark holds bytes back, the proxy is paused as by its consumer.
+    fn hold_until_start(&mut self) {
+        if !self.start.admits(self.proxy.buffered()) {
+            self.proxy.pause_producing();
+        }
     }
 
     /// How long a neighbour has kept the flow waiting by `now`, since it last went on or was
@@ -142,6 +185,7 @@ where
     /// to blame: the neighbour did not get a processor either.
     pub fn excuse(&mut self, delay: Duration, now: Duration) {
         self.proxy.shaper_mut().late(delay);
+        self.intake.late(delay);
         self.kept_waiting = self.kept_waiting.map(|_| now);
     }
 
@@ -156,21 +200,25 @@ where
     pub fn needs(&mut self, now: Duration) -> Needs {
         self.patience.earn(self.delivered());
         let holds_off = self.holds_off();
-        let output = !self.consumer_is_ready() && self.proxy.buffered() > 0;
-        if output || holds_off || self.proxy.buffered() == 0 {
+        let feeds = self.proxy.offers() && self.start.is_open();
+        let output = !self.consumer_is_ready() && feeds;
+        // A producer that has bytes for the taking need not be waited for, only the read rate.
+        let spares = self.can_take_in();
+        let due = if feeds && !output { self.proxy.due() } else { None };
+        let intake_due = if spares { self.intake_due() } else { None };
+        if output || holds_off || !(feeds || spares) {
             self.kept_waiting.get_or_insert(now);
         }
-        let due = self.proxy.due().filter(|_| !output);
         // While the flow waits for tokens, it keeps those that it has.
         let rest = if due.is_none() { self.proxy.shaper_mut().rest() } else { None };
         Needs {
-            input: self.proxy.producer().is_some_and(P::is_wanted) && !holds_off,
+            input: self.proxy.producer().is_some_and(P::is_wanted) && !holds_off && !spares,
             output,
-            due: due.into_iter().chain(rest).min(),
+            due: due.into_iter().chain(rest).chain(intake_due).min(),
             patience: holds_off.then(|| self.patience.left()),
             cause: if output || holds_off {
                 Cause::Consumer
-            } else if self.proxy.buffered() > 0 {
+            } else if feeds || spares {
                 Cause::Limit
             } else {
                 Cause::Producer
@@ -191,7 +239,18 @@ where
 
     /// No more is read. Bytes in the buffer still go out.
     pub fn finish(&mut self) {
+        self.start.end();
         self.proxy.finish();
+    }
+
+    /// Where the consumer is held back until enough is held.
+    pub fn start_mark(&mut self) -> &mut StartMark {
+        &mut self.start
+    }
+
+    /// Bytes that were read since the beginning.
+    pub fn read(&self) -> u64 {
+        self.delivered() + self.proxy.buffered() as u64
     }
 
     /// All that was read has been delivered, and no more will come.
@@ -224,8 +283,22 @@ where
         &mut self.proxy
     }
 
+    /// Moves bytes past the buffer, as far as both limits allow it. Returns how many.
+    fn pass_through(&mut self) -> usize {
+        let most = self.intake.in_hand().min(LARGEST_PASS as u64);
+        let moved = self.proxy.pass_through(most as usize, P::pass);
+        // They are in hand.
+        let _ = self.intake.take(moved as u64, moved as u64);
+        moved
+    }
+
     fn take_in(&mut self) -> Result<(), C::Error> {
-        match self.proxy.write_with(P::fill)? {
+        let Ok(granted) = self.intake.grant(self.room()) else { return Ok(()) };
+        let most = usize::try_from(granted).unwrap_or(usize::MAX);
+        let filled = self.proxy.write_with(|producer, buffer, room| producer.fill(buffer, room.min(most)))?;
+        let moved = if let Some(Ok(Fill::Moved(moved))) = filled { moved as u64 } else { 0 };
+        self.intake.refund(granted.saturating_sub(moved));
+        match filled {
             Some(Ok(Fill::End)) => self.finish(),
             Some(Err(error)) => {
                 self.input_error = Some(error);
@@ -234,6 +307,21 @@ where
             Some(Ok(Fill::Moved(_))) | None => {}
         }
         Ok(())
+    }
+
+    /// Room in the buffer, in bytes: what the read rate is asked for.
+    fn room(&self) -> u64 {
+        self.proxy.watermarks().high().saturating_sub(self.proxy.buffered()).max(1) as u64
+    }
+
+    /// When the read rate lets the next bytes in; the past if it does so already.
+    fn intake_due(&self) -> Option<Duration> {
+        self.intake.due(self.room())
+    }
+
+    /// Bytes are held, they have started to go out, and the consumer takes them.
+    fn can_feed(&self) -> bool {
+        self.consumer_is_ready() && self.proxy.offers() && self.start.is_open()
     }
 
     fn consumer_is_ready(&self) -> bool {
@@ -247,15 +335,18 @@ where
     /// Whether the next byte would have to be copied to memory, and the consumer may yet make
     /// room for it in the kernel's pipe.
     fn holds_off(&self) -> bool {
-        !self.consumer_is_ready() && self.proxy.buffer().would_copy() && !self.patience.left().is_zero()
+        let waits = !self.consumer_is_ready() && self.start.is_open();
+        waits && self.proxy.buffer().would_copy() && !self.patience.left().is_zero()
     }
 
     /// From when on the next step can be taken, if no neighbour has to do anything before.
     fn can_go_on_at(&self, now: Duration) -> Option<Duration> {
-        if self.consumer_is_ready() && self.proxy.buffered() > 0 {
+        if self.can_feed() {
             self.proxy.due().map(|due| due.max(now))
+        } else if self.can_take_in() {
+            self.intake_due().map(|due| due.max(now))
         } else {
-            self.can_take_in().then_some(now)
+            None
         }
     }
 }

@@ -30,6 +30,8 @@ pub enum Deadline {
     Tokens,
     /// Something is to be shown or recorded.
     Tick,
+    /// A side that moves nothing counts as stalled.
+    Stall,
     /// Requests over the control socket may be heard again.
     Control,
     /// A child may have ended, where the system does not tell.

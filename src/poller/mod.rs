@@ -171,6 +171,8 @@ impl Poller {
     /// Should the system refuse to wait, this takes a few milliseconds, and everything counts as
     /// ready: bytes go on moving.
     pub fn wait(&mut self, most: Option<Duration>, now: Duration) {
+        // A signal may have been read while somebody asked for another: nothing would wake us for it.
+        let most = if self.signals.has_some() { Some(Duration::ZERO) } else { most };
         let at_once = most == Some(Duration::ZERO);
         let mut most = if at_once { most } else { self.deadlines.arm(self.poll.registry(), most, now) };
         if self.table.iter().any(|entry| entry.lost) && !at_once {

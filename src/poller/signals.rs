@@ -104,6 +104,11 @@ impl Signals {
         self.came.pop_front()
     }
 
+    /// Whether [`take`](Self::take) has one.
+    pub(super) fn has_some(&self) -> bool {
+        !self.came.is_empty()
+    }
+
     /// Whether the process was stopped since the last call, and goes on.
     pub fn was_continued(&mut self) -> bool {
         self.look();
@@ -123,4 +128,23 @@ fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::clock;
+    use crate::poller::Poller;
+    use std::time::Duration;
+
+    /// On a busy machine the loop asks whether the process was stopped, and reads all signals then.
+    #[test]
+    fn a_run_that_reads_its_signal_before_it_sleeps_does_not_sleep_over_it() {
+        let mut poller = Poller::new().unwrap();
+        poller.signals.came.push_back(Received { signal: Signal::SIGTERM as i32, by_kernel: false });
+        let start = clock::now();
+        poller.wait(Some(Duration::from_secs(60)), start);
+        assert!(clock::now() - start < Duration::from_secs(30));
+        assert_eq!(poller.signals().take().map(|received| received.signal), Some(Signal::SIGTERM as i32));
+    }
 }

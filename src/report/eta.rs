@@ -28,12 +28,12 @@ impl Eta {
         let (elapsed, bytes) = self.latest;
         let passed = status.elapsed - elapsed;
         if passed > 0.0 {
-            self.latest = (status.elapsed, status.bytes);
+            self.latest = (status.elapsed, status.progress().0);
             if status.state != State::Paused {
                 let fade = (-passed / MEMORY).exp();
                 // What a second counts, summed over the time that passed.
                 let weight = MEMORY * (1.0 - fade);
-                self.bytes = self.bytes * fade + status.bytes.saturating_sub(bytes) as f64 / passed * weight;
+                self.bytes = self.bytes * fade + status.progress().0.saturating_sub(bytes) as f64 / passed * weight;
                 self.seconds = self.seconds * fade + weight;
             }
         }
@@ -42,7 +42,7 @@ impl Eta {
     /// Seconds until all bytes are delivered. None if that is unknown: no size, no byte yet, a
     /// pause, or a stall.
     pub(super) fn left(&self, status: &Status) -> Option<f64> {
-        let left = status.size?.saturating_sub(status.bytes) as f64;
+        let left = status.progress().1?.saturating_sub(status.progress().0) as f64;
         let seconds = left * self.seconds / self.bytes;
         (status.state != State::Paused && self.bytes > 0.0 && seconds < UNKNOWN_FROM).then_some(seconds)
     }

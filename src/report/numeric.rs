@@ -42,7 +42,10 @@ impl Percents {
     /// The percentage of this status, if it is known and new. 100 is all of a size, or the end of a
     /// run that is done.
     fn next(&mut self, status: &Status) -> Option<u64> {
-        let known = status.size.map(|size| (u128::from(status.bytes) * 100 / u128::from(size.max(1))).min(100) as u64);
+        let known = status
+            .progress()
+            .1
+            .map(|size| (u128::from(status.progress().0) * 100 / u128::from(size.max(1))).min(100) as u64);
         let percent = if status.ending == Some(Ending::Done) { Some(100) } else { known }?;
         (self.written.replace(percent) != Some(percent)).then_some(percent)
     }

@@ -6,8 +6,8 @@ use unicode_width::UnicodeWidthChar;
 
 use super::Look;
 use super::eta::Eta;
-use crate::stats::{Ending, State, Status};
-use crate::units::{printable, show_briefly, show_of, show_rate, show_share};
+use crate::stats::{Ending, RecordStatus, State, Status};
+use crate::units::{printable, show_briefly, show_count, show_of, show_record_rate, show_share};
 
 /// Fewest and most cells of the bar. Fewer show no movement, and more say nothing new.
 const BAR: (usize, usize) = (8, 40);
@@ -121,7 +121,10 @@ impl ProgressLine {
         }
         for part in parts.iter_mut().filter(|part| part.rank == Rank::Bar) {
             let cells = (part.width - 2 + spare).min(BAR.1);
-            part.text = self.gauge(status.bytes, status.size.unwrap_or_default(), cells);
+            part.text = {
+                let (done, size) = status.progress();
+                self.gauge(done, size.unwrap_or_default(), cells)
+            };
         }
         let text = parts.iter().map(|part| part.text.as_str()).collect::<Vec<_>>().join(" ");
         let text = text.trim_end();
@@ -141,23 +144,29 @@ impl ProgressLine {
             let most = if width == usize::MAX { width } else { (width / 6).clamp(NAME.0, NAME.1) };
             add(Rank::Name, self.shorten(name, most) + ":");
         }
-        add(Rank::Bytes, size(status.bytes as f64));
+        match status.records {
+            None => add(Rank::Bytes, size(status.bytes as f64)),
+            Some(records) => {
+                add(Rank::Bytes, format!("{:>7} {}", show_count(records.delivered as f64), records.kind));
+                add(Rank::Mean, size(status.bytes as f64));
+            }
+        }
         if let Some(size) = status.size {
             add(Rank::Total, show_of(status.bytes, size));
         }
         add(Rank::Elapsed, format!("{:>7}", clock(status.elapsed)));
-        let mean = format!("(avg {}/s)", size(status.mean_rate));
+        let mean = format!("(avg {})", rate(status, status.mean_rate, |records| records.mean_rate));
         if status.done {
             add(Rank::Rate, mean);
         } else {
-            add(Rank::Rate, format!("{}/s", size(status.rate)));
+            add(Rank::Rate, rate(status, status.rate, |records| records.rate));
             add(Rank::Mean, mean);
         }
-        if let Some(limit) = status.limit {
-            add(Rank::Limit, format!("limit {}", show_rate(limit as f64)));
+        if let Some(limit) = status.show_limit() {
+            add(Rank::Limit, format!("limit {limit}"));
         }
-        if let Some(size) = status.size {
-            let percent = (u128::from(status.bytes) * 100).checked_div(size.into()).unwrap_or(100).min(100);
+        if let (done, Some(size)) = status.progress() {
+            let percent = (u128::from(done) * 100).checked_div(size.into()).unwrap_or(100).min(100);
             add(Rank::Percent, format!("{percent:>3}%"));
             if self.look.redraws {
                 add(Rank::Bar, " ".repeat((width / 4).clamp(BAR.0, BAR.1 / 2) + 2));
@@ -253,6 +262,14 @@ impl ProgressLine {
         let start = cut(name.chars(), kept.div_ceil(2));
         let end = cut(name.chars().rev(), kept / 2);
         format!("{start}{gap}{}", end.chars().rev().collect::<String>())
+    }
+}
+
+/// A rate in 10 columns: of records where the run counts these, else of bytes.
+fn rate(status: &Status, bytes: f64, records: impl Fn(&RecordStatus) -> f64) -> String {
+    match &status.records {
+        Some(status) => format!("{:>10}", show_record_rate(records(status))),
+        None => size(bytes) + "/s",
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Refusal, Shaper, Unshaped};
+use super::{Refusal, Shaper, TOKENS_PER_RECORD, Unit, Unshaped};
 use crate::units::{UnitError, parse_size, parse_time};
 
 /// Tokens are counted in billionths of a byte: a rate of one byte a second drips exactly
@@ -95,6 +95,21 @@ impl Limit {
     pub fn paced(rate: u64, burst: Option<Burst>) -> Self {
         let burst = burst.unwrap_or_default().of(rate);
         Limit::new(rate, burst).with_quantum(yielded(rate, QUANTUM).min(burst / 2).min(LARGEST_QUANTUM))
+    }
+
+    /// A limit for a running program that counts `unit`: `rate` tokens of it per second, and a burst
+    /// in whole ones. For records the default is one record, or what the default for bytes yields
+    /// where that is more, and no quantum is smaller than a record.
+    pub fn paced_in(unit: Unit, rate: u64, burst: Option<Burst>) -> Self {
+        if unit == Unit::Bytes {
+            return Limit::paced(rate, burst);
+        }
+        let burst = match burst.unwrap_or_default() {
+            Burst::Bytes(records) => records.saturating_mul(TOKENS_PER_RECORD),
+            time => time.of(rate),
+        };
+        let burst = burst.max(TOKENS_PER_RECORD);
+        Limit::new(rate, burst).with_quantum(yielded(rate, QUANTUM).min(burst / 2).max(TOKENS_PER_RECORD))
     }
 
     /// The same with a larger quantum, for those who pay more for each grant: half of the burst,
@@ -372,6 +387,18 @@ mod tests {
         bucket.drip(Duration::from_millis(30));
         bucket.drip(Duration::from_millis(90));
         assert_eq!(bucket.grant(100), Ok(5));
+    }
+
+    #[test]
+    fn a_limit_of_records_never_grants_a_part_of_one() {
+        let limit = Limit::paced_in(Unit::Records, 5 * TOKENS_PER_RECORD, None);
+        assert_eq!((limit.burst(), limit.quantum()), (TOKENS_PER_RECORD, TOKENS_PER_RECORD));
+        let limit = Limit::paced_in(Unit::Records, 1, Some(Burst::Time(Duration::from_millis(1))));
+        assert_eq!(limit.quantum(), TOKENS_PER_RECORD, "one an hour");
+        let limit = Limit::paced_in(Unit::Records, 1_000_000 * TOKENS_PER_RECORD, None);
+        assert_eq!((limit.burst() / 3600, limit.quantum() / 3600), (9000, 2500), "9 ms and 2.5 ms");
+        let limit = Limit::paced_in(Unit::Records, 5 * TOKENS_PER_RECORD, Some(Burst::Bytes(10)));
+        assert_eq!(limit.burst() / 3600, 10);
     }
 
     #[test]

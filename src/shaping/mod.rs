@@ -2,11 +2,13 @@
 
 mod bucket;
 mod pace;
+mod records;
 mod schedule;
 
 pub use bucket::{Burst, Limit, TokenBucket, parse_burst};
 pub(crate) use bucket::{LARGEST_QUANTUM, TOKENS_PER_BYTE, in_tokens};
 pub use pace::{InForce, Pace, Rate};
+pub use records::{Cut, Held, TOKENS_PER_RECORD, Unit};
 pub use schedule::{Schedule, ScheduleError, ScheduledRate};
 
 use std::cell::RefCell;

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use jiff::{Timestamp, Zoned};
 
-use super::{Burst, Limit, Schedule};
+use super::{Burst, Limit, Schedule, Unit};
 
 /// How fast the consumer is to be fed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rate {
     /// As fast as it takes the bytes.
     Free,
-    /// At so many bytes per second, at least 1.
+    /// At so many tokens per second, at least 1. A token buys a byte, or what [`Unit`] says.
     Constant(u64),
     /// As the time of day has it.
     Timetable(Schedule),
@@ -26,6 +26,7 @@ pub struct Pace {
     pub paused: bool,
     burst: Option<Burst>,
     catch_up: Duration,
+    unit: Unit,
     /// Each grant is a visit to a group, so grants are to be fewer and larger.
     coarse: bool,
 }
@@ -33,7 +34,7 @@ pub struct Pace {
 /// What a [`Pace`] comes to at some moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InForce {
-    /// The rate in bytes per second; none if there is no limit. A pause does not change it.
+    /// The rate in tokens per second; none if there is no limit. A pause does not change it.
     pub rate: Option<u64>,
     /// What the bucket has to keep to; none if there is no limit.
     pub limit: Option<Limit>,
@@ -45,7 +46,13 @@ impl Pace {
     /// A pace that is not paused. `coarse` asks for fewer and larger grants. `catch_up` says how
     /// much delay of the machine is made up for.
     pub fn new(rate: Rate, burst: Option<Burst>, catch_up: Duration, coarse: bool) -> Self {
-        Pace { rate, paused: false, burst, catch_up, coarse }
+        Pace { rate, paused: false, burst, catch_up, unit: Unit::Bytes, coarse }
+    }
+
+    /// The same for a limit that counts `unit`.
+    #[must_use]
+    pub fn counting(self, unit: Unit) -> Self {
+        Pace { unit, ..self }
     }
 
     /// How much delay of the machine is made up for at most.
@@ -65,7 +72,7 @@ impl Pace {
             }
         };
         let limit = rate.map(|rate| {
-            let limit = Limit::paced(rate, self.burst).with_catch_up(self.catch_up);
+            let limit = Limit::paced_in(self.unit, rate, self.burst).with_catch_up(self.catch_up);
             if self.coarse { limit.coarse() } else { limit }
         });
         let limit = if self.paused { Some(Limit::new(0, 1)) } else { limit };

@@ -7,7 +7,9 @@ use jiff::civil::{Date, Time, Weekday};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp, ToSpan, Zoned};
 
-use crate::units::parse_rate;
+use super::Unit;
+
+use crate::units::parse_speed;
 
 /// A timetable: entries `[DAY[-DAY]-]HH:MM[-HH:MM],RATE`, separated by spaces. `RATE` may be `off`,
 /// for no limit. The form is that of rclone's `--bwlimit`, with ranges of days and of times.
@@ -53,7 +55,7 @@ struct Entry {
 /// What a [`Schedule`] says of a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScheduledRate {
-    /// Bytes per second; no limit if none.
+    /// Tokens per second; no limit, if none.
     pub rate: Option<u64>,
     /// When the next entry begins or ends.
     pub until: Timestamp,
@@ -147,12 +149,22 @@ impl FromStr for Schedule {
     type Err = ScheduleError;
 
     fn from_str(text: &str) -> Result<Self, ScheduleError> {
+        Schedule::parse_in(Unit::Bytes, text)
+    }
+}
+
+impl Schedule {
+    /// A timetable whose rates count `unit`.
+    ///
+    /// # Errors
+    /// Where and why the text is no timetable.
+    pub fn parse_in(unit: Unit, text: &str) -> Result<Self, ScheduleError> {
         let entries: Result<Vec<_>, _> = text
             .split_whitespace()
             .enumerate()
             .map(|(index, entry)| {
                 let refuse = |reason| ScheduleError { number: index + 1, entry: entry.to_owned(), reason };
-                parse_entry(entry).map_err(refuse)
+                parse_entry(entry, unit).map_err(refuse)
             })
             .collect();
         match entries?.as_slice() {
@@ -162,7 +174,7 @@ impl FromStr for Schedule {
     }
 }
 
-fn parse_entry(entry: &str) -> Result<Entry, String> {
+fn parse_entry(entry: &str, unit: Unit) -> Result<Entry, String> {
     let (when, rate) = entry.split_once(',').ok_or("has no ',' between its time and its rate")?;
     let parts: Vec<_> = when.split('-').collect();
     let (days, times) = parts.split_at(parts.iter().take_while(|part| !part.contains(':')).count());
@@ -185,7 +197,11 @@ fn parse_entry(entry: &str) -> Result<Entry, String> {
     }
     let rate = match rate {
         "off" => None,
-        rate => Some(parse_rate(rate).map_err(|error| format!("has a rate, '{rate}', that {error}, or 'off'"))?),
+        rate => Some(
+            parse_speed(rate)
+                .and_then(|speed| speed.in_tokens(unit.tokens()))
+                .map_err(|error| format!("has a rate, '{rate}', that {error}, or 'off'"))?,
+        ),
     };
     Ok(Entry { days, time, end, rate })
 }

@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::Duration;
 
-use super::{Ending, FlowStatus, State, Status, VERSION};
+use super::{Ending, FlowStatus, Hash, RecordKind, RecordStatus, State, Status, VERSION};
 
 /// The shortest time that a peak rate is measured over. Over a shorter one, the size of a single
 /// write (up to 1 MiB) would look like a rate.
@@ -54,6 +54,21 @@ pub struct Facts {
     pub paused: bool,
     /// How it ended; none while it lasts.
     pub ending: Option<Ending>,
+    /// The checksum of what was delivered, once it is known.
+    pub hash: Option<Hash>,
+    /// The same of records, where these are counted.
+    pub records: Option<RecordFacts>,
+}
+
+/// What the account does not know of the records of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RecordFacts {
+    /// What a record is.
+    pub kind: RecordKind,
+    /// The expected total, from the user.
+    pub size: Option<u64>,
+    /// The limit in force, in records per second.
+    pub limit: Option<f64>,
 }
 
 /// The end of the time that one reader of the account has been told of; its next status covers
@@ -65,6 +80,7 @@ pub struct Interval {
     since: Duration,
     /// Delivered before it.
     bytes: u64,
+    records: u64,
     /// Waited before it.
     waits: Waits,
 }
@@ -96,6 +112,7 @@ pub struct Account {
     late_until: Duration,
     waits: Waits,
     bytes: u64,
+    records: u64,
     buffer: usize,
     buffered: usize,
     peak_buffered: usize,
@@ -134,6 +151,7 @@ impl Account {
             late_until: start,
             waits: Waits::default(),
             bytes: 0,
+            records: 0,
             buffer,
             buffered: 0,
             peak_buffered: 0,
@@ -221,6 +239,12 @@ impl Account {
         self.producer_is_paused = producer_paused;
     }
 
+    /// So many records have been delivered in all. To be called with [`holds`](Self::holds), where
+    /// records are counted.
+    pub fn counts(&mut self, records: u64) {
+        self.records = records;
+    }
+
     /// The status at `now`, with rate and state of the time since `interval`, which begins anew.
     /// A wait that goes on counts up to `now`. Bytes are those of the last [`holds`](Self::holds).
     ///
@@ -229,7 +253,7 @@ impl Account {
     pub fn status(&mut self, now: Duration, interval: &mut Interval, facts: &Facts) -> Status {
         self.pass(now);
         let elapsed = self.now - self.start;
-        let latest = Interval { since: elapsed, bytes: self.bytes, waits: self.waits };
+        let latest = Interval { since: elapsed, bytes: self.bytes, records: self.records, waits: self.waits };
         let last = mem::replace(interval, latest);
         let length = elapsed.saturating_sub(last.since);
         let mut waits = STATES.into_iter().zip(self.waits).zip(last.waits);
@@ -268,6 +292,15 @@ impl Account {
             producer_pauses: self.producer_pauses,
             producer_paused: seconds(self.producer_paused),
             avoidable_wait: seconds(self.avoidable_wait),
+            records: facts.records.map(|facts| RecordStatus {
+                kind: facts.kind,
+                delivered: self.records,
+                size: facts.size.filter(|size| *size > 0 && self.records <= *size),
+                rate: exact_rate(self.records.saturating_sub(last.records), length),
+                mean_rate: exact_rate(self.records, elapsed),
+                limit: facts.limit,
+            }),
+            hash: facts.hash.clone(),
             done: facts.ending.is_some(),
             ending: facts.ending,
             flows: facts.flows.clone(),
@@ -306,6 +339,11 @@ impl Account {
 /// Whole bytes per second; 0 over no time.
 fn rate(bytes: u64, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { (bytes as f64 / time.as_secs_f64()).round() }
+}
+
+/// Records per second, to a thousandth; 0 over no time.
+fn exact_rate(records: u64, time: Duration) -> f64 {
+    if time.is_zero() { 0.0 } else { (records as f64 / time.as_secs_f64() * 1000.0).round() / 1000.0 }
 }
 
 /// Seconds, to the microsecond: finer than any use of them.

@@ -4,6 +4,6 @@ mod account;
 mod status;
 mod verdict;
 
-pub use account::{Account, Cause, Facts, Interval};
-pub use status::{Ending, FlowStatus, State, Status, VERSION};
+pub use account::{Account, Cause, Facts, Interval, RecordFacts};
+pub use status::{Ending, FlowStatus, Hash, RecordKind, RecordStatus, State, Status, VERSION};
 pub use verdict::{summary, verdict};

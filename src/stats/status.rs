@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::units::{show_rate, show_record_rate};
+
 /// The version of the record. It changes when a field changes its meaning or is removed. New
 /// fields and new states come without a new version.
 pub const VERSION: u32 = 1;
@@ -76,6 +78,14 @@ pub struct Status {
     /// How much of `waited_for_producer` a larger buffer would have avoided: the producer had been
     /// paused for that long before, and could have been that far ahead.
     pub avoidable_wait: f64,
+    /// What is known of records, where the run counts them. Records of older versions do not have
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<RecordStatus>,
+    /// The checksum of the delivered bytes, in the last status of a run that computes one. Records of
+    /// older versions do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<Hash>,
     /// Whether this is the last status of a run, which has ended.
     pub done: bool,
     /// How the run ended; none while it lasts. Records of older versions do not have it.
@@ -85,6 +95,88 @@ pub struct Status {
     /// together. Empty, and left out of the JSON, where there is one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flows: Vec<FlowStatus>,
+}
+
+/// What a run counts, for people: records where it counts these, else bytes.
+impl Status {
+    /// The rate since the status before this one.
+    pub fn show_rate(&self) -> String {
+        self.records.map_or_else(|| show_rate(self.rate), |records| show_record_rate(records.rate))
+    }
+
+    /// The rate since the beginning.
+    pub fn show_mean_rate(&self) -> String {
+        self.records.map_or_else(|| show_rate(self.mean_rate), |records| show_record_rate(records.mean_rate))
+    }
+
+    /// The limit in force, if there is one.
+    pub fn show_limit(&self) -> Option<String> {
+        match self.records.and_then(|records| records.limit) {
+            Some(limit) => Some(show_record_rate(limit)),
+            None => self.limit.map(|limit| show_rate(limit as f64)),
+        }
+    }
+
+    /// What was delivered, and the expected total.
+    pub fn progress(&self) -> (u64, Option<u64>) {
+        self.records.map_or((self.bytes, self.size), |records| (records.delivered, records.size))
+    }
+}
+
+/// The records of a run. Its bytes are counted beside them, and `limit` and `size` of the status
+/// are none.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordStatus {
+    /// What a record is.
+    pub kind: RecordKind,
+    /// Records delivered so far.
+    pub delivered: u64,
+    /// The expected total, if the user gave one that is not contradicted.
+    pub size: Option<u64>,
+    /// Records per second since the status before this one.
+    pub rate: f64,
+    /// Records per second since the beginning.
+    pub mean_rate: f64,
+    /// The limit in force in records per second, if there is one.
+    pub limit: Option<f64>,
+}
+
+/// A checksum.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hash {
+    /// Its kind, such as `sha256`.
+    pub algorithm: String,
+    /// Its value in hexadecimal digits.
+    pub digest: String,
+}
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecordKind {
+    /// A line, with its line feed.
+    Lines,
+    /// Bytes up to a null, and the null.
+    Null,
+}
+
+impl RecordKind {
+    /// The byte that ends a record.
+    pub fn end(self) -> u8 {
+        match self {
+            RecordKind::Lines => b'\n',
+            RecordKind::Null => 0,
+        }
+    }
+}
+
+impl fmt::Display for RecordKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RecordKind::Lines => "lines",
+            RecordKind::Null => "records",
+        })
+    }
 }
 
 /// What a run is doing.

@@ -1,7 +1,7 @@
 //! The account of a run in words: what held it back.
 
 use super::{State, Status};
-use crate::units::{show_bytes, show_rate, show_share, show_size, show_time};
+use crate::units::{show_bytes, show_number, show_rate, show_share, show_size, show_time};
 
 /// Share of the run (0 to 1). A cause that held bytes back for less is no bottleneck: short waits
 /// are part of every pipe.
@@ -41,7 +41,7 @@ struct Wait {
 /// limited: held back by the 20 MiB/s limit 98 % of the time
 /// ```
 pub fn verdict(status: &Status) -> String {
-    let limit = status.limit.map_or("the limit".into(), |limit| format!("the {} limit", show_rate(limit as f64)));
+    let limit = status.show_limit().map_or("the limit".into(), |limit| format!("the {limit} limit"));
     let wait = |kind, what: &str, time| Wait { kind, what: what.to_owned(), time };
     let producer = wait(Kind::Producer, "stdin was empty", status.waited_for_producer);
     let consumer = wait(Kind::Consumer, "stdout was full", status.waited_for_consumer);
@@ -116,14 +116,24 @@ pub fn summary(status: &Status) -> Vec<String> {
         1 => format!("paused once, for {}", show_time(status.producer_paused)),
         pauses => format!("paused {pauses} times, for {} in all", show_time(status.producer_paused)),
     };
-    vec![
-        format!(
-            "{}{size} delivered in {}: {} on average, {} at the peak",
+    let time = show_time(status.elapsed);
+    let delivered = match status.records {
+        Some(records) => format!(
+            "{} {} ({}) delivered in {time}: {} on average",
+            show_number(records.delivered),
+            records.kind,
+            show_size(status.bytes),
+            status.show_mean_rate()
+        ),
+        None => format!(
+            "{}{size} delivered in {time}: {} on average, {} at the peak",
             show_bytes(status.bytes),
-            show_time(status.elapsed),
             show_rate(status.mean_rate),
             show_rate(status.peak_rate)
         ),
+    };
+    vec![
+        delivered,
         format!("the producer was {paused}"),
         format!(
             "the buffer held at most {}, {} of {}",

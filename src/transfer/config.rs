@@ -4,9 +4,10 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::budget::GroupRequest;
-use crate::endpoint::Address;
+use crate::endpoint::{Address, Algorithm};
 use crate::report::Reports;
-use crate::shaping::{Burst, Rate};
+use crate::shaping::{Burst, Rate, Unit};
+use crate::stats::RecordKind;
 
 /// A command that runs between two flows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +43,18 @@ pub struct Config {
     /// `low_water` as a share of `buffer`, from 0 to below 1. The share stays when the buffer gets
     /// another size.
     pub low_share: f64,
+    /// Nothing goes out until so many bytes are held, and again after the buffer ran empty. At most
+    /// `buffer`; 0 never waits.
+    pub start_at: usize,
+    /// How long a side may move nothing although the limit allows it. None waits for ever.
+    pub stall_timeout: Option<Duration>,
+    /// Bytes per second that are read at most, at least 1; none if there is no such limit.
+    pub read_rate: Option<u64>,
     /// The size in bytes to which the pipes of the neighbours are grown; none leaves them.
     pub pipe_size: Option<usize>,
+    /// What is counted in place of bytes; bytes if none. `rate` and the group count it in tokens of
+    /// [`Unit`], `burst`, `stop_after` and the expected total in whole records.
+    pub records: Option<RecordKind>,
     /// The command whose stdin is fed and whose stdout is passed on, in place of inputs and output.
     pub command: Option<CommandLine>,
     /// How fast the consumer is fed, where there is no command.
@@ -56,6 +67,8 @@ pub struct Config {
     pub group: Option<GroupRequest>,
     /// The producer is stopped after so many bytes.
     pub stop_after: Option<u64>,
+    /// The checksum of the delivered bytes that is told at the end.
+    pub hash: Option<Algorithm>,
     /// What to tell of the run.
     pub reports: Reports,
     /// Listen to `pcproxy ctl` and `pcproxy top`.
@@ -63,6 +76,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// What limits count.
+    pub fn unit(&self) -> Unit {
+        if self.records.is_some() { Unit::Records } else { Unit::Bytes }
+    }
+
     /// Whether stdout gets the bytes.
     pub fn writes_to_stdout(&self) -> bool {
         self.output.as_ref().is_none_or(|output| *output == Address::Standard)

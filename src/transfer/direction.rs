@@ -10,11 +10,12 @@ use jiff::{Timestamp, Zoned};
 
 use crate::budget::{GroupFile, Membership};
 use crate::buffer::{self, Fifo};
-use crate::endpoint::{self, Awaited, Endpoint, EndpointError, News, Opening, Sink, Source, Splicing};
-use crate::flow::{Flow, Needs, Watermarks};
+use crate::endpoint::{self, Awaited, Checksum, Endpoint, EndpointError, News, Opening, Sink, Source, Splicing};
+use crate::flow::{Flow, Needs, Side, StartMark, Watermarks};
 use crate::os::{RunDelay, clock};
 use crate::poller::{Interest, Key, Poller, Ready};
-use crate::shaping::{Pace, Rate, TokenBucket};
+use crate::shaping::{Limit, Pace, Rate, TOKENS_PER_RECORD, TokenBucket, Unit};
+use crate::stats::RecordKind;
 
 use super::Config;
 use super::ends::Inputs;
@@ -65,13 +66,22 @@ pub(super) struct Direction {
     input: Option<Key>,
     output: Option<Key>,
     pace: Pace,
-    /// The limit in force, in bytes per second, without a pause.
+    /// The limit in force, in tokens per second, without a pause.
     rate: Option<u64>,
-    /// The share of the buffer that is its low watermark.
+    /// What it counts.
+    unit: Unit,
+    /// Bytes per second that are read at most.
+    read_rate: Option<u64>,
+    /// The share of the buffer that is its low watermark, and the share that is its start mark.
     low_share: f64,
+    start_share: f64,
+    /// The process was stopped.
+    was_stopped: bool,
     run_delay: RunDelay,
     /// How much of the waits for neighbours may still be blamed on the machine.
     excuses: Duration,
+    /// The checksum of what was delivered, once it is over.
+    checksum: Option<Checksum>,
     /// Bytes that were delivered, once it is over.
     delivered: Option<u64>,
 }
@@ -84,6 +94,7 @@ impl Direction {
         inputs: impl Into<Inputs>,
         mut output: Endpoint,
         group: Share,
+        checksum: Option<Checksum>,
         poller: &mut Poller,
     ) -> Self {
         let mut inputs = inputs.into();
@@ -92,7 +103,8 @@ impl Direction {
             output.set_always_ready();
         }
         config.pipe_size.into_iter().for_each(|size| output.grow_pipe(size));
-        let pace = Pace::new(rate, config.burst, config.catch_up, group.borrow().is_shared());
+        let (unit, end) = (config.unit(), config.records.map(RecordKind::end));
+        let pace = Pace::new(rate, config.burst, config.catch_up, group.borrow().is_shared()).counting(unit);
         let mut first = inputs.next();
         let mut first_key = None;
         // A single input that cannot be waited for is asked for each piece.
@@ -104,13 +116,16 @@ impl Direction {
             streaming = first_key.is_some();
         }
         let flow = Flow::new(
-            Source::new(streaming, config.stop_after),
+            Source::new(streaming, config.stop_after, unit),
             streaming,
-            Sink::new(output),
-            Fifo::new(config.buffer, true),
+            checksum.into_iter().fold(end.into_iter().fold(Sink::new(output), Sink::of_records), Sink::summing),
+            end.into_iter().fold(Fifo::new(config.buffer, true), Fifo::of_records),
             Watermarks::new(config.buffer, config.low_water),
             TokenBucket::empty(None).below(group),
         );
+        let intake = config.read_rate.map(|rate| Limit::paced(rate, None).with_catch_up(config.catch_up));
+        let flow = flow.counting(unit);
+        let flow = flow.starting(StartMark::at(config.start_at)).sparing(TokenBucket::empty(intake));
         let mut direction = Direction {
             name: None,
             flow,
@@ -122,9 +137,14 @@ impl Direction {
             output: output_key,
             pace,
             rate: None,
+            unit,
+            read_rate: config.read_rate,
             low_share: config.low_share,
+            start_share: config.start_at as f64 / config.buffer as f64,
+            was_stopped: false,
             run_delay: RunDelay::default(),
             excuses: Duration::ZERO,
+            checksum: None,
             delivered: None,
         };
         direction.go_on_with(first, poller);
@@ -159,7 +179,8 @@ impl Direction {
             self.input = add_input(&mut endpoint, poller);
         }
         self.pipe_size.into_iter().for_each(|size| endpoint.grow_pipe(size));
-        let splicing = Splicing::between(&endpoint, sink.endpoint());
+        let seen = self.unit == Unit::Records || sink.is_summing();
+        let splicing = if seen { Splicing::NONE } else { Splicing::between(&endpoint, sink.endpoint()) };
         let another = !self.inputs.is_empty();
         if let Some(source) = self.flow.proxy_mut().producer_mut() {
             source.take_up(endpoint, splicing, another);
@@ -260,9 +281,21 @@ impl Direction {
         self.pace.paused
     }
 
-    /// The lowest limit in bytes per second: its own, or that of its groups.
+    /// The lowest limit in bytes per second: its own, that of its groups, or that of its input.
     pub(super) fn limit(&self) -> Option<u64> {
-        self.rate.into_iter().chain(self.group().rate()).min()
+        let output = self.rate.into_iter().chain(self.group().rate()).filter(|_| self.unit == Unit::Bytes);
+        output.chain(self.read_rate).min()
+    }
+
+    /// The lowest limit in records per second, where these are counted.
+    pub(super) fn record_limit(&self) -> Option<f64> {
+        let tokens = self.rate.into_iter().chain(self.group().rate()).filter(|_| self.unit == Unit::Records).min();
+        tokens.map(|tokens| tokens as f64 / TOKENS_PER_RECORD as f64)
+    }
+
+    /// What its limit counts.
+    pub(super) fn unit(&self) -> Unit {
+        self.unit
     }
 
     /// The group that it draws on.
@@ -300,7 +333,7 @@ impl Direction {
             let now = clock::now();
             if self.flow.delay(now).max(self.flow.kept_waiting(now)) >= NOTABLE_DELAY {
                 if poller.signals().was_continued() {
-                    self.flow.continued();
+                    self.continued();
                 }
                 self.blame_the_machine(now, &mut late);
             }
@@ -345,6 +378,32 @@ impl Direction {
         needs
     }
 
+    /// The process was stopped, and goes on.
+    pub(super) fn continued(&mut self) {
+        self.flow.continued();
+        self.was_stopped = true;
+    }
+
+    /// Whether the process was stopped since the last call, as far as this direction has found out.
+    pub(super) fn take_stopped(&mut self) -> bool {
+        std::mem::take(&mut self.was_stopped)
+    }
+
+    /// What it waits for from `now` on.
+    pub(super) fn needs(&mut self, now: Duration) -> Needs {
+        self.flow.needs(now)
+    }
+
+    /// What messages call one of its sides.
+    pub(super) fn label(&self, side: Side) -> &str {
+        let proxy = self.flow.proxy();
+        let endpoint = match side {
+            Side::Producer => proxy.producer().and_then(Source::endpoint),
+            Side::Consumer => proxy.consumer().map(Sink::endpoint),
+        };
+        endpoint.map_or("the input", Endpoint::label)
+    }
+
     /// The flow rested for so long, with patience for its consumer.
     pub(super) fn waited(&mut self, time: Duration) {
         self.flow.waited(time);
@@ -385,6 +444,7 @@ impl Direction {
         self.forget_output(poller);
         self.end_input(poller);
         self.delivered = Some(self.flow.delivered());
+        self.keep_checksum();
         let _ = self.flow.take_consumer();
     }
 
@@ -392,6 +452,23 @@ impl Direction {
         if let Some(key) = self.output.take() {
             poller.set_interest(key, Interest::Nothing);
         }
+    }
+
+    /// What is held goes out, whether the start mark is reached or not.
+    pub(super) fn start(&mut self) {
+        self.flow.start_mark().start();
+    }
+
+    /// Takes the checksum of the delivered bytes out, if there is one.
+    pub(super) fn take_checksum(&mut self) -> Option<Checksum> {
+        self.keep_checksum();
+        self.checksum.take()
+    }
+
+    /// The checksum stays when the consumer goes.
+    fn keep_checksum(&mut self) {
+        let checksum = self.flow.proxy_mut().consumer_mut().and_then(Sink::take_checksum);
+        self.checksum = checksum.or(self.checksum.take());
     }
 
     /// Closes the output, if it is still there, once the system has kept what was written to it if
@@ -402,6 +479,7 @@ impl Direction {
     pub(super) fn close(&mut self, sync: bool, poller: &mut Poller) -> Result<(), EndpointError> {
         self.forget_output(poller);
         self.delivered.get_or_insert(self.flow.delivered());
+        self.keep_checksum();
         let Some(output) = self.flow.take_consumer().map(Sink::into_endpoint) else { return Ok(()) };
         let synced = if sync { output.sync() } else { Ok(()) };
         synced.and(output.close())
@@ -416,6 +494,7 @@ impl Direction {
         let high = buffer::check_size(size)?;
         let watermarks = Watermarks::new(high, (high as f64 * self.low_share) as usize);
         self.flow.proxy_mut().set_watermarks(watermarks, |fifo| fifo.set_capacity(high));
+        self.flow.start_mark().set((high as f64 * self.start_share) as usize);
         Ok(high)
     }
 }

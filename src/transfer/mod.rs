@@ -10,7 +10,7 @@ mod steering;
 mod wrapping;
 
 pub use config::{CommandLine, Config};
-pub use outcome::{End, Error, Outcome};
+pub use outcome::{End, Error, Outcome, Stalled};
 
 use std::time::Duration;
 
@@ -19,11 +19,12 @@ use rustix::io::Errno;
 use signal_hook::consts::{SIGQUIT, SIGUSR1};
 
 use crate::control::Server;
-use crate::endpoint::EndpointError;
+use crate::endpoint::{Checksum, EndpointError};
+use crate::flow::{StallClock, Watch};
 use crate::os::clock;
 use crate::poller::{Deadline, Key, Poller, Received};
-use crate::report::Reporter;
-use crate::stats::{Cause, Ending, FlowStatus};
+use crate::report::{Reporter, tell};
+use crate::stats::{Cause, Ending, FlowStatus, Hash};
 use crate::units::show_bytes;
 use direction::{Direction, Notice};
 use ending::{Interrupts, Reaction};
@@ -55,6 +56,7 @@ struct Transfer {
     reporter: Reporter,
     control: Option<(Server, Key)>,
     interrupts: Interrupts,
+    stall: Option<StallClock>,
     /// A control client ended the input.
     stopped: bool,
     /// An input could not be read to its end.
@@ -70,6 +72,9 @@ struct Transfer {
 impl Transfer {
     fn run(mut self, config: &Config) -> Outcome {
         let end = self.turn_until_the_end();
+        if let (Err(Error::Stalled(_)), Some(wrapping)) = (&end, &self.wrapping) {
+            wrapping.end();
+        }
         let now = clock::now();
         self.observe(now);
         describe_flows(&self.directions, &mut self.reporter);
@@ -81,6 +86,8 @@ impl Transfer {
             // Some file systems report a full disk only now.
             closed = closed.and(direction.close(config.sync && end.is_ok(), &mut self.poller));
         }
+        let hash = self.directions.last_mut().and_then(Direction::take_checksum).and_then(Checksum::finish);
+        self.reporter.facts.hash = hash.map(|(algorithm, digest)| Hash { algorithm: algorithm.to_string(), digest });
         let end = match end {
             Ok(end @ (End::Delivered | End::Incomplete)) => closed.map(|()| end).map_err(Error::from),
             end => end,
@@ -97,6 +104,12 @@ impl Transfer {
                 Ok(End::Exited(_)) | Err(_) => Ending::Failed,
             },
         );
+        // As `sha256sum` prints it. A consumer that left hears nothing, as with `cat`.
+        if let Some(hash) = self.reporter.facts.hash.take()
+            && !matches!(end, Ok(End::ConsumerLeft))
+        {
+            tell(&format!("{}  -\n", hash.digest));
+        }
         Outcome { end, undelivered, arrived }
     }
 
@@ -119,7 +132,7 @@ impl Transfer {
             if let Some(end) = self.tell_of_group() {
                 return Ok(end);
             }
-            self.sleep(busy);
+            self.sleep(busy)?;
             if let Some(end) = self.react()? {
                 return Ok(end);
             }
@@ -159,7 +172,10 @@ impl Transfer {
     }
 
     /// Sleeps until there may be something to do. Only looks what has become ready if `busy`.
-    fn sleep(&mut self, busy: bool) {
+    ///
+    /// # Errors
+    /// When a side has moved nothing for longer than it may.
+    fn sleep(&mut self, busy: bool) -> Result<(), Error> {
         let asleep = clock::now();
         let mut most = Some(Duration::ZERO);
         let mut cause = None;
@@ -167,6 +183,9 @@ impl Transfer {
             (most, cause) = self.rest(asleep);
         }
         self.observe(asleep);
+        if let Some(cause) = cause {
+            self.watch(asleep, cause)?;
+        }
         self.reporter.account.sleeps(asleep, cause);
         self.poller.wait(most, asleep);
         let awake = clock::now();
@@ -175,6 +194,33 @@ impl Transfer {
             let waited = awake.saturating_sub(asleep);
             self.directions.iter_mut().for_each(|direction| direction.waited(waited));
         }
+        Ok(())
+    }
+
+    /// At `now` the run rests for this `cause`. Has the poller wake it when a side will have stalled.
+    /// Of several flows, a byte that any of them moves counts.
+    fn watch(&mut self, now: Duration, cause: Cause) -> Result<(), Error> {
+        let Some(clock) = &mut self.stall else { return Ok(()) };
+        if self.poller.signals().was_continued() {
+            self.directions.iter_mut().for_each(Direction::continued);
+        }
+        if self.directions.iter_mut().map(Direction::take_stopped).filter(|stopped| *stopped).count() > 0 {
+            clock.continued();
+        }
+        let delivered = self.directions.iter().map(Direction::delivered).sum::<u64>();
+        let held = self.directions.iter().map(|direction| direction.flow().proxy().buffered() as u64).sum::<u64>();
+        // A command may read long before it writes.
+        let moved = if self.directions.len() > 1 { 2 * delivered + held } else { delivered };
+        let watch = clock.rests(now, cause, delivered + held, moved);
+        self.poller.set_deadline(Deadline::Stall, if let Watch::Until(time) = watch { Some(time) } else { None });
+        let Watch::Stalled(side) = watch else { return Ok(()) };
+        let mut label = "the input".to_owned();
+        for direction in self.directions.iter_mut().filter(|direction| !direction.is_over()) {
+            if direction.needs(now).cause == cause {
+                direction.label(side).clone_into(&mut label);
+            }
+        }
+        Err(Stalled { label, side, time: clock.timeout() }.into())
     }
 
     /// Has the poller wait for all that the flows need. Returns for how long at most, and what holds
@@ -222,7 +268,8 @@ impl Transfer {
         if self.poller.is_due(Deadline::Tick, now) {
             self.tick(now);
         }
-        // Tokens show in the next step, and a child that has ended when it is asked.
+        // Tokens show in the next step, a stall in the next rest, and a child that has ended when it is asked.
+        let _ = self.poller.is_due(Deadline::Stall, now);
         let _ = (self.poller.is_due(Deadline::Tokens, now), self.poller.is_due(Deadline::Child, now));
         if called && let Some((server, _)) = &mut self.control {
             let Transfer { poller, directions, reporter, stopped, .. } = self;
@@ -331,6 +378,10 @@ fn observe(directions: &[Direction], reporter: &mut Reporter, now: Duration) {
     }
     reporter.account.holds(now, delivered, buffered, paused);
     reporter.facts.limit = directions.iter().filter_map(Direction::limit).min();
+    if let (Some(records), Some(last)) = (&mut reporter.facts.records, directions.last()) {
+        records.limit = last.record_limit();
+        reporter.account.counts(last.flow().proxy().records());
+    }
     reporter.facts.paused = directions.iter().any(Direction::is_paused);
 }
 

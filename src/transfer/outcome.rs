@@ -1,9 +1,12 @@
 //! What became of a run.
 
+use std::time::Duration;
 use std::{fmt, io};
 
 use crate::budget::GroupError;
 use crate::endpoint::{EndpointError, Exit};
+use crate::flow::Side;
+use crate::units::show_timeout;
 
 /// How a run ended without an error of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +41,31 @@ pub enum Error {
     Command(String, io::Error),
     /// The system has nothing to wait with.
     Poller(io::Error),
+    /// There is no thread for the checksum.
+    Checksum(io::Error),
+    /// A side moved nothing for longer than it may.
+    Stalled(Stalled),
+}
+
+/// A side that moved nothing for too long, although the limit allowed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stalled {
+    /// What messages call the endpoint.
+    pub label: String,
+    /// Whether it had to give bytes or to take them.
+    pub side: Side,
+    /// For how long it may move nothing.
+    pub time: Duration,
+}
+
+impl fmt::Display for Stalled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let moved = match self.side {
+            Side::Producer => "gave",
+            Side::Consumer => "took",
+        };
+        write!(f, "{} {moved} nothing for {}", self.label, show_timeout(self.time))
+    }
 }
 
 impl fmt::Display for Error {
@@ -49,6 +77,8 @@ impl fmt::Display for Error {
             Error::Stats(error) => write!(f, "--stats: {error}"),
             Error::Command(name, error) => write!(f, "{name}: {error}"),
             Error::Poller(error) => write!(f, "epoll: {error}"),
+            Error::Checksum(error) => write!(f, "--hash: {error}"),
+            Error::Stalled(stalled) => stalled.fmt(f),
         }
     }
 }
@@ -58,6 +88,12 @@ impl std::error::Error for Error {}
 impl From<EndpointError> for Error {
     fn from(error: EndpointError) -> Self {
         Error::Endpoint(error)
+    }
+}
+
+impl From<Stalled> for Error {
+    fn from(stalled: Stalled) -> Self {
+        Error::Stalled(stalled)
     }
 }
 

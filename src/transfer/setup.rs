@@ -11,10 +11,12 @@ use super::wrapping::Wrapping;
 use super::{CommandLine, Config, Error, NotStarted, Transfer, apply_pace};
 use crate::budget;
 use crate::control::Server;
-use crate::endpoint::{self, Address};
+use crate::endpoint::{self, Address, Checksum};
+use crate::flow::StallClock;
 use crate::os::clock;
 use crate::poller::{Deadline, Interest, Poller};
 use crate::report::{Reporter, Show};
+use crate::stats::RecordFacts;
 
 impl Transfer {
     /// A transfer as `config` says. Nothing has been read yet.
@@ -42,6 +44,10 @@ impl Transfer {
         };
         reporter.account.resize(config.buffer * directions.len());
         apply_pace(&mut directions, &mut poller, clock::now());
+        if let Some(kind) = config.records {
+            let size = reporter.facts.size.take().or(config.stop_after);
+            reporter.facts.records = Some(RecordFacts { kind, size, limit: None });
+        }
         // Without a socket it still moves what there is to move.
         let server = if config.control { Server::open().ok() } else { None };
         let control = server.and_then(|server| poller.add(&server, Interest::Read).map(|key| (server, key)));
@@ -55,6 +61,7 @@ impl Transfer {
             reporter,
             control,
             interrupts,
+            stall: config.stall_timeout.map(StallClock::new),
             stopped: false,
             incomplete: false,
             told_to_drain: false,
@@ -62,6 +69,12 @@ impl Transfer {
             told_of_store: None,
         })
     }
+}
+
+/// The checksum of what is delivered, if one is wanted. To be made once there is a poller, which has
+/// blocked the signals that it reads: so its thread does not take them.
+fn checksum(config: &Config) -> Result<Option<Checksum>, Error> {
+    config.hash.map(Checksum::new).transpose().map_err(Error::Checksum)
 }
 
 /// A direction from the inputs to the output.
@@ -72,7 +85,10 @@ fn plain(config: &Config, group: Share, poller: &mut Poller, reporter: &mut Repo
     if config.inputs == [Address::Standard] && stdin().is_terminal() {
         reporter.reads_from_terminal();
     }
-    let direction = Direction::new(config, config.rate.clone(), inputs, output, group, poller);
+    let direction = Direction::new(config, config.rate.clone(), inputs, output, group, checksum(config)?, poller);
+    if config.records.is_some() {
+        return Ok(direction);
+    }
     let left = match &config.inputs[..] {
         [_] => direction.left_to_read(),
         several => ends::size_of_all(several),
@@ -98,10 +114,11 @@ fn wrap(
     let (wrapping, to_command, from_command) = Wrapping::start(line, own_stdin, poller)?;
     let mut directions = Vec::new();
     if let (Some(input), Some(to_command)) = (input, to_command) {
-        let up = Direction::new(config, line.up.clone(), input, to_command, group.clone(), poller);
+        let up = Direction::new(config, line.up.clone(), input, to_command, group.clone(), None, poller);
         directions.push(up.named("up"));
     }
-    let down = Direction::new(config, line.down.clone(), from_command, output, group.clone(), poller);
+    let down =
+        Direction::new(config, line.down.clone(), from_command, output, group.clone(), checksum(config)?, poller);
     directions.push(down.named("down"));
     Ok((directions, Some(wrapping)))
 }

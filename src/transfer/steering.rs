@@ -8,6 +8,7 @@ use crate::poller::Poller;
 use crate::report::Reporter;
 use crate::shaping::Rate;
 use crate::stats::{Interval, Status};
+use crate::units::Speed;
 
 /// The parts of a transfer that can be steered.
 pub(super) struct Steering<'a> {
@@ -24,15 +25,25 @@ impl Host for Steering<'_> {
         let mut each = directions.iter_mut();
         match request {
             Request::Stats {} => return Ok(()),
-            Request::Rate { rate: Some(0) } => return Err("the rate must be at least 1 byte per second".to_owned()),
-            Request::Rate { rate } => {
-                each.for_each(|direction| direction.pace_mut().rate = rate.map_or(Rate::Free, Rate::Constant));
+            Request::Rate { rate: Some(0), .. } => {
+                return Err("the rate must be at least 1 byte per second".to_owned());
+            }
+            Request::Rate { rate, seconds } => {
+                for direction in each {
+                    let rate = rate.map(|amount| Speed { amount, seconds: *seconds });
+                    let tokens = rate.map(|speed| speed.in_tokens(direction.unit().tokens())).transpose();
+                    let tokens = tokens.map_err(|error| error.to_string())?;
+                    direction.pace_mut().rate = tokens.map_or(Rate::Free, Rate::Constant);
+                }
             }
             Request::Pause {} if each.all(|direction| direction.flow().proxy().unregistered()) => {
                 return Err("its input has ended, and it only delivers what it holds".to_owned());
             }
             Request::Pause {} => directions.iter_mut().for_each(|direction| direction.pace_mut().paused = true),
-            Request::Resume {} => each.for_each(|direction| direction.pace_mut().paused = false),
+            Request::Resume {} => each.for_each(|direction| {
+                direction.pace_mut().paused = false;
+                direction.start();
+            }),
             Request::Buffer { size } => {
                 let mut sum = 0;
                 for direction in each {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rustix::io::Errno;
+use signal_hook::consts::SIGTERM;
 
 use super::{CommandLine, End, Error, Transfer};
 use crate::endpoint::{self, Endpoint, EndpointError, Exit, Wrapped};
@@ -39,6 +40,13 @@ impl Wrapping {
             started.map_err(|cause| Error::Command(line.program.to_string_lossy().into_owned(), cause))?;
         let is_watched = wrapped.pidfd().is_some_and(|pidfd| poller.add(pidfd, Interest::Read).is_some());
         Ok((Wrapping { wrapped, is_watched, exit: None, failed: false }, input, output))
+    }
+
+    /// Asks the command to end.
+    pub(super) fn end(&self) {
+        if self.exit.is_none() {
+            self.wrapped.signal(SIGTERM);
+        }
     }
 
     /// Passes a signal on to the command, unless the kernel has sent it to the whole job, as it does

@@ -3,5 +3,10 @@
 mod parse;
 mod show;
 
-pub use parse::{GivenRate, RateUnit, UnitError, parse_interval, parse_rate, parse_size, parse_time};
-pub use show::{printable, show_briefly, show_bytes, show_of, show_rate, show_share, show_size, show_time};
+pub use parse::{
+    GivenRate, RateUnit, Speed, UnitError, parse_interval, parse_rate, parse_size, parse_speed, parse_time,
+};
+pub use show::{
+    printable, show_briefly, show_bytes, show_count, show_number, show_of, show_rate, show_record_rate, show_share,
+    show_size, show_time, show_timeout,
+};

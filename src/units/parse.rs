@@ -30,7 +30,7 @@ impl std::error::Error for UnitError {}
 const SIZES: &str = "64K or 64KiB (65,536 bytes), 64kB (64,000 bytes), 1.5M, or a plain number of bytes";
 
 /// Ways to write a rate.
-const RATES: &str = "10M or 1.5MiB/s (bytes per second), 500kB, or 80Mbit (bits per second)";
+const RATES: &str = "10M or 1.5MiB/s (bytes per second), 500kB, 10G/h, or 80Mbit (bits per second)";
 
 /// The longest time that is accepted. Sums of times and clocks stay far from overflow.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -66,6 +66,47 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     }
 }
 
+/// Bytes, or records, in a number of seconds: `10M`, `30/m`, `1000/h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Speed {
+    /// How many, at least 1.
+    pub amount: u64,
+    /// In so many seconds, at least 1.
+    pub seconds: u64,
+}
+
+impl Speed {
+    /// Whole tokens per second, of which each of what is counted takes `tokens`.
+    ///
+    /// # Errors
+    /// When that is less than one token per second, or more than 2^64.
+    pub fn in_tokens(self, tokens: u64) -> Result<u64, UnitError> {
+        let rate = u128::from(self.amount) * u128::from(tokens) / u128::from(self.seconds.max(1));
+        match u64::try_from(rate) {
+            Ok(0) => Err(UnitError::new("is too low: the rate must be at least 1 byte per second")),
+            Ok(rate) => Ok(rate),
+            Err(_) => Err(UnitError::new("is too large: a rate must be below 16E (2^64 bytes per second)")),
+        }
+    }
+}
+
+/// A rate as people write it: an amount per second (`10M`, `10M/s`, `80Mbit`: see [`GivenRate`]), per
+/// minute (`30/m`) or per hour (`10G/h`).
+///
+/// # Errors
+/// When the text is not a rate.
+///
+/// ```
+/// use pcproxy::units::{Speed, parse_speed};
+/// assert_eq!(parse_speed("30/m"), Ok(Speed { amount: 30, seconds: 60 }));
+/// assert_eq!(parse_speed("30/m").and_then(|speed| speed.in_tokens(3600)), Ok(1800));
+/// assert!(parse_speed("0/h").is_err());
+/// ```
+pub fn parse_speed(text: &str) -> Result<Speed, UnitError> {
+    let (rate, seconds) = read_rate(text)?;
+    Ok(Speed { amount: rate.per_second, seconds })
+}
+
 /// Bytes per second from a rate: see [`GivenRate`].
 ///
 /// # Errors
@@ -75,6 +116,7 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
 /// use pcproxy::units::parse_rate;
 /// assert_eq!(parse_rate("10M"), Ok(10 << 20));
 /// assert_eq!(parse_rate("80Mbit"), Ok(10_000_000));
+/// assert_eq!(parse_rate("10G/h"), Ok(2_982_616));
 /// assert!(parse_rate("0").is_err());
 /// assert!(parse_rate("10Mb").is_err());
 /// ```
@@ -111,6 +153,29 @@ impl FromStr for GivenRate {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
+        let (rate, seconds) = read_rate(text)?;
+        let per_second = Speed { amount: rate.per_second, seconds }.in_tokens(1)?;
+        Ok(GivenRate { per_second, ..rate })
+    }
+}
+
+/// A rate per so many seconds.
+fn read_rate(text: &str) -> Result<(GivenRate, u64), UnitError> {
+    let (amount, seconds) = match text.rsplit_once('/') {
+        Some((amount, "m" | "min")) => (amount, 60),
+        Some((amount, "h")) => (amount, 3600),
+        // Only the end of the last one is cut off below.
+        Some((amount, "s")) if amount.contains('/') => ("", 1),
+        _ => (text, 1),
+    };
+    if seconds > 1 && amount.contains('/') {
+        return Err(UnitError::new(format!("is not a rate: use {RATES}")));
+    }
+    GivenRate::per_second(amount).map(|rate| (rate, seconds))
+}
+
+impl GivenRate {
+    fn per_second(text: &str) -> Result<Self, UnitError> {
         let not_a_rate = || UnitError::new(format!("is not a rate: use {RATES}"));
         let amount = Amount::read(text).ok_or_else(not_a_rate)?;
         let unit = amount.unit.strip_suffix("/s").unwrap_or(amount.unit);
@@ -302,9 +367,10 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_rate() {
-        for text in
-            ["", "0", "0M", "5X", "7bit", "-1", "M/s", "10M/h", "10 Mbps", "0.5", "1.5", "16E", "99E99", "10Mbits"]
-        {
+        for text in [
+            "", "0", "0M", "5X", "7bit", "-1", "M/s", "10M/d", "1/s/s", "10/h", "10 Mbps", "0.5", "1.5", "16E",
+            "99E99", "10Mbits",
+        ] {
             assert!(parse_rate(text).is_err(), "{text}");
         }
     }

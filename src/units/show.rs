@@ -1,5 +1,7 @@
 //! Numbers for people.
 
+use std::time::Duration;
+
 /// A size for people: `64 KiB`.
 pub fn show_size(bytes: u64) -> String {
     humansize::format_size(bytes, humansize::BINARY)
@@ -54,6 +56,42 @@ pub fn show_of(part: u64, total: u64) -> String {
     format!("{part:>width$} of {shown}", width = number.len())
 }
 
+/// A number of records in at most eight columns, to three digits: `1.23 M`, `999`.
+///
+/// ```
+/// assert_eq!(pcproxy::units::show_count(1_234_567.0), "1.23 M");
+/// assert_eq!(pcproxy::units::show_count(0.5), "0.5");
+/// ```
+pub fn show_count(count: f64) -> String {
+    let mut amount = if count > 0.0 { count } else { 0.0 };
+    if amount < 999.5 {
+        let shown = if amount < 9.995 { format!("{amount:.2}") } else { format!("{amount:.1}") };
+        return shown.trim_end_matches('0').trim_end_matches('.').to_owned();
+    }
+    let mut unit = "";
+    for larger in ["k", "M", "G", "T", "P", "E"] {
+        if amount < 999.5 {
+            break;
+        }
+        (amount, unit) = (amount / 1000.0, larger);
+    }
+    let decimals = if amount < 9.995 { 2 } else { usize::from(amount < 99.95) };
+    format!("{amount:.decimals$} {unit}")
+}
+
+/// A rate in records per second for people: `5/s`, `30/min`, `1/h`.
+///
+/// ```
+/// assert_eq!(pcproxy::units::show_record_rate(0.5), "30/min");
+/// ```
+pub fn show_record_rate(rate: f64) -> String {
+    match rate {
+        rate if rate >= 1.0 || rate <= 0.0 => format!("{}/s", show_count(rate)),
+        rate if rate * 60.0 >= 1.0 => format!("{}/min", show_count(rate * 60.0)),
+        rate => format!("{}/h", show_count(rate * 3600.0)),
+    }
+}
+
 /// A time in seconds, with three digits or so: `0.42 s`, `12.3 s`, `3 min 20 s`, `2 h 05 min`.
 ///
 /// ```
@@ -76,6 +114,19 @@ pub fn show_time(seconds: f64) -> String {
     }
 }
 
+/// A time that somebody chose, to the last digit where it is short: `30 s`, `0.5 s`, `3 min 20 s`.
+///
+/// ```
+/// use std::time::Duration;
+/// assert_eq!(pcproxy::units::show_timeout(Duration::from_secs(30)), "30 s");
+/// ```
+pub fn show_timeout(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds < 60.0 => format!("{seconds} s"),
+        seconds => show_time(seconds),
+    }
+}
+
 /// The share that `part` has of `whole`, never more than all of it: `83 %`. Of nothing it is
 /// nothing.
 pub fn show_share(part: f64, whole: f64) -> String {
@@ -83,9 +134,9 @@ pub fn show_share(part: f64, whole: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
-/// A number of bytes to the last one, in words for a sentence: `20,971,520 bytes`.
-pub fn show_bytes(bytes: u64) -> String {
-    let digits = bytes.to_string();
+/// A number to the last digit: `20,971,520`.
+pub fn show_number(number: u64) -> String {
+    let digits = number.to_string();
     let mut shown = String::new();
     for (at, digit) in digits.chars().enumerate() {
         if at > 0 && (digits.len() - at).is_multiple_of(3) {
@@ -93,7 +144,12 @@ pub fn show_bytes(bytes: u64) -> String {
         }
         shown.push(digit);
     }
-    shown + if bytes == 1 { " byte" } else { " bytes" }
+    shown
+}
+
+/// A number of bytes to the last one, in words for a sentence: `20,971,520 bytes`.
+pub fn show_bytes(bytes: u64) -> String {
+    show_number(bytes) + if bytes == 1 { " byte" } else { " bytes" }
 }
 
 /// A text from outside, such as a name or a path, that is harmless on a terminal: characters that
@@ -135,6 +191,13 @@ mod tests {
             (360_000.0, "100 h 00 min"),
         ] {
             assert_eq!(show_time(seconds), shown, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn shows_chosen_times() {
+        for (millis, shown) in [(30_000, "30 s"), (500, "0.5 s"), (1, "0.001 s"), (90_000, "1 min 30 s")] {
+            assert_eq!(show_timeout(Duration::from_millis(millis)), shown);
         }
     }
 

@@ -106,6 +106,11 @@ impl Axis {
         }
     }
 
+    /// The same for numbers of records.
+    pub fn counts(top: f64) -> Self {
+        Self::amounts(top, 1.0, 1000.0, &["", "thousand ", "million ", "billion "])
+    }
+
     /// An axis up to `top`, labelled in multiples of `one`, or of a power of `base` of it.
     fn amounts(top: f64, one: f64, base: f64, names: &[&str]) -> Self {
         let top = if top > 0.0 { top } else { one };
@@ -156,6 +161,12 @@ mod tests {
         labels(Axis::bytes(1.5 * KIB.powi(3)), "GiB", "0 0.25 0.5 0.75 1 1.25 1.5");
         labels(Axis::bytes(96.0 * KIB.powi(3)), "GiB", "0 16 32 48 64 80 96");
         labels(Axis::bytes(u64::MAX as f64), "EiB", "0 4 8 12 16");
+    }
+
+    #[test]
+    fn records_are_counted_in_thousands() {
+        labels(Axis::counts(5.0), "", "0 1 2 3 4 5");
+        labels(Axis::counts(60_000.0), "thousand ", "0 20 40 60");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use jiff::tz::TimeZone;
 use pcproxy::stats::{State, Status};
-use pcproxy::units::{RateUnit, printable, show_rate, show_share, show_size, show_time};
+use pcproxy::units::{RateUnit, printable, show_number, show_rate, show_record_rate, show_share, show_size, show_time};
 
 use super::axis::Axis;
 use super::read::{PlotError, Step, highest, nothing, states, steps, thinned, usual_peak};
@@ -61,10 +61,12 @@ impl Run<'_> {
 
     /// How much it has moved.
     fn summary(&self) -> String {
-        let Status { done, bytes, elapsed, mean_rate, .. } = *self.last;
+        let Status { done, bytes, elapsed, records, .. } = *self.last;
         let so_far = if done { "" } else { "so far " };
-        let rate = show_rate(mean_rate);
-        format!("{so_far}{} in {}, {rate} on average", show_size(bytes), show_time(elapsed))
+        let rate = self.last.show_mean_rate();
+        let records = records
+            .map_or_else(String::new, |records| format!("{} {}, ", show_number(records.delivered), records.kind));
+        format!("{so_far}{records}{} in {}, {rate} on average", show_size(bytes), show_time(elapsed))
     }
 }
 
@@ -151,12 +153,12 @@ impl Picture {
         let is_cut = usual < highest(kept.iter().map(|step| step.rate));
         let mean = if is_cut { usual } else { peak };
         let top = highest(kept.iter().filter_map(|step| near_limit(step))).max(usual).max(mean);
-        let values = Axis::rates(top, unit(run.last));
+        let values = rates(top, run.last);
 
         let rate = if kept.len() > DENSE { Class::DenseRate } else { Class::Rate };
         let mut legend = vec![("rate".to_owned(), rate), ("mean rate so far".to_owned(), Class::Mean)];
         if kept.iter().any(|step| step.limit.is_some()) {
-            let far = format!(" (up to {}; not shown where far above the rate)", show_rate(highest_limit));
+            let far = format!(" (up to {}; not shown where far above the rate)", shown(run.last, highest_limit));
             legend.push((format!("limit{}", if is_near(highest_limit) { "" } else { &far }), Class::Limit));
         }
         self.legend(&legend, RATES.0);
@@ -171,11 +173,11 @@ impl Picture {
                 self.line(Class::Limit, &panel, line);
             }
         }
-        self.marks(Class::Cut, &panel, kept);
+        self.marks(Class::Cut, &panel, kept, run.last);
     }
 
     /// Marks where rates are above the panel, and says how high the highest is.
-    fn marks(&mut self, class: Class, panel: &Panel, kept: &[&Step]) {
+    fn marks(&mut self, class: Class, panel: &Panel, kept: &[&Step], last: &Status) {
         let above: Vec<_> = kept.iter().filter(|step| step.rate > panel.values.end).collect();
         let Some(peak) = above.iter().max_by(|one, other| one.rate.total_cmp(&other.rate)) else { return };
         let middle = |step: &Step| self.x(f64::midpoint(step.from, step.to));
@@ -191,7 +193,7 @@ impl Picture {
             self.svg.area(class, [(x - 5.0, top + 2.0), (x + 5.0, top + 2.0), (x, top - 6.0)]);
         }
         let (anchor, x) = if x > (LEFT + RIGHT) / 2.0 { (Anchor::End, x - 9.0) } else { (Anchor::Start, x + 9.0) };
-        let text = format!("cut: up to {}", show_rate(peak.rate));
+        let text = format!("cut: up to {}", shown(last, peak.rate));
         self.svg.text(Class::Ink, 14.0, anchor, (x, top + 9.0), &text);
     }
 
@@ -229,7 +231,7 @@ impl Picture {
         let top = highest(runs.iter().map(|run| usual_peak(&run.steps)));
         let limit = |step: &Step| step.limit.filter(|limit| top == 0.0 || *limit <= top * FAR);
         let highest_limit = highest(kept.iter().flatten().filter_map(|step| limit(step)));
-        let values = Axis::rates(top.max(highest_limit), unit(runs[0].last));
+        let values = rates(top.max(highest_limit), runs[0].last);
         let name = format!("rate, {}/s", values.name);
         let panel = self.panel(RATES, values, &name, false);
         for (kept, (class, limit_class)) in kept.iter().zip(CLASSES) {
@@ -246,7 +248,7 @@ impl Picture {
             peak(one).total_cmp(&peak(other))
         });
         if let Some(kept) = highest_run {
-            self.marks(Class::Ink, &panel, kept);
+            self.marks(Class::Ink, &panel, kept, runs[0].last);
         }
 
         let spans: Vec<_> = runs.iter().map(|run| states(&run.steps, self.time.end)).collect();
@@ -389,4 +391,20 @@ fn shortened(text: &str, most: usize) -> String {
         shown.push('…');
     }
     shown
+}
+
+/// The axis of rates of a run: of records where it counts these, else of bytes.
+fn rates(top: f64, last: &Status) -> Axis {
+    match last.records {
+        None => Axis::rates(top, unit(last)),
+        Some(records) => {
+            let axis = Axis::counts(top);
+            Axis { name: format!("{}{}", axis.name, records.kind), ..axis }
+        }
+    }
+}
+
+/// A rate of that axis, for people.
+fn shown(last: &Status, rate: f64) -> String {
+    if last.records.is_some() { show_record_rate(rate) } else { show_rate(rate) }
 }

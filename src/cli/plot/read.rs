@@ -142,7 +142,7 @@ fn bounded(mut status: Status) -> Status {
 }
 
 /// The interval between two statuses. Times are in seconds since the beginning of the run, sizes in
-/// bytes, rates in bytes per second.
+/// bytes, rates in bytes per second, or in records per second where the run counts these.
 pub struct Step {
     /// Begin of the interval.
     pub from: f64,
@@ -187,9 +187,9 @@ pub fn steps(run: &[Status]) -> Vec<Step> {
         let mut step = Step {
             from,
             to: status.elapsed,
-            rate: status.rate,
-            mean: status.mean_rate,
-            limit: status.limit.map(|limit| limit as f64),
+            rate: status.records.map_or(status.rate, |records| records.rate),
+            mean: status.records.map_or(status.mean_rate, |records| records.mean_rate),
+            limit: status.records.map_or(status.limit.map(|limit| limit as f64), |records| records.limit),
             buffer: status.buffer as f64,
             held: status.buffered as f64,
             state: status.state,

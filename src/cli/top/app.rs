@@ -270,7 +270,7 @@ impl Setting {
         Ok(match self {
             Setting::Limit => {
                 let RateOrOff(rate) = rate_or_off(text)?;
-                Request::Rate { rate }
+                Request::Rate { rate: rate.map(|speed| speed.amount), seconds: rate.map_or(1, |speed| speed.seconds) }
             }
             Setting::Buffer => Request::Buffer { size: buffer_size(text)? as u64 },
         })
@@ -416,10 +416,10 @@ pub mod tests {
         assert!(app.notice.as_ref().unwrap().starts_with("'5q': is not a rate"));
         press(&mut app, KeyCode::Backspace);
         write(&mut app, "M");
-        let limit = Request::Rate { rate: Some(5 << 20) };
+        let limit = Request::Rate { rate: Some(5 << 20), seconds: 1 };
         assert_eq!(press(&mut app, KeyCode::Enter), Some(Deed::Ask(4711, limit)));
         write(&mut app, "loff");
-        assert_eq!(press(&mut app, KeyCode::Enter), Some(Deed::Ask(4711, Request::Rate { rate: None })));
+        assert_eq!(press(&mut app, KeyCode::Enter), Some(Deed::Ask(4711, Request::Rate { rate: None, seconds: 1 })));
         assert_eq!(app.mode, Mode::Watch);
     }
 

@@ -214,11 +214,14 @@ impl Column {
             (_, None) => String::new(),
             (Column::Limit | Column::Held, _) if row.ended.is_some() => String::new(),
             (Column::Group, Some(status)) => status.group.as_deref().map(printable).unwrap_or_default(),
-            (Column::Rate, Some(status)) if row.is_well() => brief_rate(status.rate),
+            (Column::Rate, Some(status)) if row.is_well() => match status.records {
+                Some(_) => status.show_rate(),
+                None => brief_rate(status.rate),
+            },
             (Column::Rate, Some(_)) => String::new(),
-            (Column::Limit, Some(status)) => match status.limit {
-                Some(limit) => brief_rate(limit as f64),
-                None => "none".to_owned(),
+            (Column::Limit, Some(status)) => match (status.records, status.limit) {
+                (None, Some(limit)) => brief_rate(limit as f64),
+                _ => status.show_limit().unwrap_or_else(|| "none".to_owned()),
             },
             (Column::Bytes, Some(status)) => brief(status.bytes),
             (Column::Buffer, Some(status)) => brief(status.buffer),
