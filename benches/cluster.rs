@@ -319,8 +319,16 @@ fn hundred(options: &Options) -> Result<()> {
                 [100.0 * (after.0 - before.0) / seconds],
             ),
             Figure::new("commands per second, those in scripts too", Open, [(after.1 - before.1) / seconds]),
-            Figure::new("lent, % of the limit", AtMost(100.0), [100.0 * lent.iter().sum::<f64>() / limit.rate as f64]),
-            Figure::new("lent, % of the limit", AtLeast(97.0), [100.0 * lent.iter().sum::<f64>() / limit.rate as f64]),
+            Figure::new(
+                "lent at most, % of the limit",
+                AtMost(100.0),
+                [100.0 * lent.iter().sum::<f64>() / limit.rate as f64],
+            ),
+            Figure::new(
+                "lent at least, % of the limit",
+                AtLeast(97.0),
+                [100.0 * lent.iter().sum::<f64>() / limit.rate as f64],
+            ),
             Figure::new("fairness", AtLeast(0.99), [fairness(&lent)]),
         ])
     })?;
