@@ -34,6 +34,8 @@ fn main() -> ExitCode {
         Set { name: "file", run: file },
         Set { name: "large-buffer", run: large_buffer },
         Set { name: "append", run: append },
+        Set { name: "lines", run: lines },
+        Set { name: "checksum", run: checksum },
         Set { name: "latency", run: latency },
         Set { name: "idle", run: idle },
         Set { name: "start", run: start },
@@ -111,6 +113,51 @@ fn append(options: &Options) -> Result<()> {
         Ok(gib_per_second(bytes, time))
     });
     let title = format!("append: cat FILE | X >>OUT {place}, {}", size(bytes));
+    print!("{}", Comparison { title, figure: "GiB/s", places: 2, ratio: TIMES_AS_FAST }.table(&samples));
+    Ok(())
+}
+
+/// `cat FILE | X | cat >/dev/null` for lines of 80 bytes: counted, and limited to 1M lines per second.
+fn lines(options: &Options) -> Result<()> {
+    const LINE: u64 = 80;
+    let lines = options.amount(8 << 20);
+    let file = NamedTempFile::new()?;
+    let line = [&[b'x'; LINE as usize - 1][..], b"\n"].concat();
+    (0..lines / 1024).try_for_each(|_| file.as_file().write_all(&line.repeat(1024)))?;
+    let bytes = lines / 1024 * 1024 * LINE;
+    let (source, sink) = (cat(Some(file.path()))?, cat(None)?);
+    let contestants = found([Some(options.pcproxy(&["-q", "-l"])), find("pv", &["-q", "-l"])]);
+    let samples = interleaved(options.runs, &contestants, |contestant| {
+        Ok(gib_per_second(bytes, pipeline(&source, &contestant.words, &sink)?))
+    });
+    let title = format!("lines: cat FILE | X | cat >/dev/null, lines of {LINE} bytes, {}", size(bytes));
+    print!("{}", Comparison { title, figure: "GiB/s", places: 2, ratio: TIMES_AS_FAST }.table(&samples));
+
+    let limited = [Some(options.pcproxy(&["-q", "-l", "--rate", "1M"])), find("pv", &["-q", "-l", "-L", "1M"])];
+    let samples = interleaved(options.runs_up_to(3), &found(limited), |contestant| {
+        let time = pipeline(&source, &contestant.words, &sink)?;
+        Ok((bytes / LINE) as f64 / 1024.0 / 1024.0 / time.as_secs_f64())
+    });
+    let title = "lines: the same at 1M lines per second".to_owned();
+    print!("{}", Comparison { title, figure: "M lines/s", places: 3, ratio: TIMES_AS_FAST }.table(&samples));
+    Ok(())
+}
+
+/// `cat FILE | X | cat >/dev/null`, with a checksum of what passes.
+fn checksum(options: &Options) -> Result<()> {
+    let bytes = options.amount(2 * GIB);
+    let file = cached_file(bytes)?;
+    let (source, sink) = (cat(Some(file.path()))?, cat(None)?);
+    let tee = Contestant::new("bash", "bash", &["-c", "tee >(sha256sum >/dev/null)"]);
+    let contestants = found([
+        Some(options.pcproxy(&["-q", "--hash", "sha256"])),
+        Some(tee.called("tee >(sha256sum)".to_owned())),
+        Some(options.pcproxy(&["-q", "--hash", "blake3"])),
+    ]);
+    let samples = interleaved(options.runs, &contestants, |contestant| {
+        Ok(gib_per_second(bytes, pipeline(&source, &contestant.words, &sink)?))
+    });
+    let title = format!("checksum: cat FILE | X | cat >/dev/null, {}", size(bytes));
     print!("{}", Comparison { title, figure: "GiB/s", places: 2, ratio: TIMES_AS_FAST }.table(&samples));
     Ok(())
 }
