@@ -174,8 +174,16 @@ fn the_neighbours_pipes_are_grown_or_kept_but_never_shrunk() {
 }
 
 /// Everything that prints to stdout and needs no running transfer.
-const PRINTING: [&[&str]; 6] =
-    [&["--help"], &["-h"], &["--version"], &["ctl", "--help"], &["group", "ls"], &["plot", "tests/data/run.jsonl"]];
+const PRINTING: [&[&str]; 8] = [
+    &["--help"],
+    &["-h"],
+    &["--version"],
+    &["ctl", "--help"],
+    &["group", "ls"],
+    &["plot", "tests/data/run.jsonl"],
+    &["man"],
+    &["completions", "bash"],
+];
 
 #[test]
 fn a_full_disk_behind_stdout_is_an_error_of_every_command() {
@@ -423,4 +431,41 @@ fn a_descriptor_that_cannot_be_is_no_file() {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert_eq!(std::fs::read_dir(session.runtime.path()).unwrap().count(), 0, "nothing was made");
     refuses(&["--stats=-1"], &["--stats", "'-1'", "./-1"]);
+}
+
+#[test]
+fn the_names_of_groups_are_completed() {
+    let session = Session::new();
+    assert!(session.command(&["group", "set", "uplink", "10M"]).status().unwrap().success());
+    for (words, completed) in [
+        (&["group", "rm", "up"][..], "uplink"),
+        (&["group", "se"], "set"),
+        (&["--group", ""], "uplink"),
+        (&["--rate", "80"], "80Mbit"),
+        (&["--low-wat"], "--low-water"),
+    ] {
+        let mut command = session.command(&[&["--", "pcproxy"], words].concat());
+        command.env("PCPROXY_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", words.len().to_string());
+        let output = command.env("_CLAP_IFS", "\n").stdin(Stdio::null()).output().unwrap();
+        let candidates = String::from_utf8(output.stdout).unwrap();
+        assert!(candidates.lines().any(|line| line == completed), "{words:?}: {candidates}");
+    }
+}
+
+#[test]
+fn the_manual_page_of_a_command_that_is_none_is_refused() {
+    let (answer, end, _) = run(&["man", "quux"]);
+    end.failed(1, &["'quux'", "ctl", "plot"]);
+    assert_eq!(answer, "");
+}
+
+#[test]
+fn the_manual_pages_of_all_commands_are_written() {
+    let session = Session::new();
+    let folder = session.runtime.path().to_str().unwrap();
+    run(&["man", "--dir", folder]).1.succeeded("man --dir");
+    for page in ["pcproxy.1", "pcproxy-ctl.1", "pcproxy-group-set.1", "pcproxy-run.1"] {
+        let text = std::fs::read_to_string(session.path(page)).unwrap();
+        assert!(text.contains(".SH \"EXIT STATUS\""), "{page}");
+    }
 }

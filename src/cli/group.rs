@@ -22,6 +22,11 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Set, show and lift the limits that transfers with --group share
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcproxy group set uplink 10M
+  pcproxy group ls
+  pcproxy group rm uplink")]
 pub struct Group {
     #[command(subcommand)]
     action: Action,

@@ -1,6 +1,7 @@
 //! The words of the user.
 
 mod ctl;
+mod generate;
 mod group;
 mod plot;
 mod print;
@@ -89,6 +90,8 @@ pub enum Tool {
     Group(group::Group),
     Top(top::Top),
     Plot(plot::Plot),
+    Man(generate::Manual),
+    Completions(generate::Completions),
 }
 
 /// What the user wants.
@@ -103,6 +106,7 @@ impl Order {
     /// Reads the command line. Exits with status 2 and says in one line what is wrong with it, or
     /// prints what was asked for, such as `--help`, and exits with status 0.
     pub fn read() -> Order {
+        generate::complete();
         let arguments: Vec<_> = env::args_os().collect();
         let parsed = Cli::try_parse_from(&arguments).or_else(|error| match joined(&arguments, &error) {
             Some(arguments) => Cli::try_parse_from(arguments).map_err(|second| match second.kind() {
@@ -187,6 +191,8 @@ impl Tool {
             Tool::Group(group) => group.run(),
             Tool::Top(top) => top.run(),
             Tool::Plot(plot) => plot.run(),
+            Tool::Man(manual) => manual.run(),
+            Tool::Completions(completions) => completions.run(),
         }
     }
 }

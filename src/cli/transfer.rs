@@ -185,17 +185,21 @@ pub struct Transfer {
         value_name = "WHEN",
         value_enum,
         default_value = "auto",
-        overrides_with = "quiet",
+        overrides_with_all = ["quiet", "numeric"],
         help_heading = "Reports"
     )]
     progress: When,
+
+    /// The same as --progress numeric
+    #[arg(short, long, overrides_with_all = ["progress", "quiet"], help_heading = "Reports")]
+    numeric: bool,
 
     /// Show the time of day at which the transfer ends, once that is more than an hour away
     #[arg(long, help_heading = "Reports")]
     eta_at: bool,
 
     /// Show no progress
-    #[arg(short, long, overrides_with = "progress", help_heading = "Reports")]
+    #[arg(short, long, overrides_with_all = ["progress", "numeric"], help_heading = "Reports")]
     quiet: bool,
 
     /// Print a summary at the end: how much, how fast, and which side was slow
@@ -387,6 +391,7 @@ impl Transfer {
                 name: self.name.clone(),
                 size: self.size,
                 progress: match self.progress {
+                    _ if self.numeric => Show::Numeric,
                     When::Auto if self.quiet => Show::Never,
                     When::Auto => Show::Auto,
                     When::Always => Show::Always,

@@ -26,6 +26,11 @@ use super::print::print;
 /// The picture is an SVG. If a recording holds several runs, the run of its last line is drawn. Two
 /// recordings are drawn into one picture, to be compared.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcproxy plot run.jsonl -o run.svg
+  pcproxy plot --theme light --time-of-day run.jsonl -o run.svg
+  pcproxy plot before.jsonl after.jsonl -o both.svg")]
 pub struct Plot {
     /// What --stats wrote; '-' is stdin
     #[arg(required = true, num_args = 1..=2)]
