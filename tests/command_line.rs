@@ -469,3 +469,18 @@ fn the_manual_pages_of_all_commands_are_written() {
         assert!(text.contains(".SH \"EXIT STATUS\""), "{page}");
     }
 }
+
+#[test]
+fn rates_are_shown_in_the_unit_they_were_given_in() {
+    for (options, shown) in [
+        (&["--rate", "16kbit"][..], "16 kbit/s limit"),
+        (&["--rate", "2kB"], "2 kB/s limit"),
+        (&["--rate", "2K"], "2 KiB/s limit"),
+        (&["--schedule", "00:00,16kbit"], "16 kbit/s limit"),
+    ] {
+        let (_, end, _) = run(&[options, &["--summary", "--burst", "1"]].concat());
+        let unit = shown.split(' ').nth(1).unwrap();
+        assert!(end.status.success() && end.stderr.contains(shown), "{options:?}: {end:?}");
+        assert!(end.stderr.contains(&format!("{unit} on average")), "{end:?}");
+    }
+}

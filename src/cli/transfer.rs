@@ -14,7 +14,7 @@ use pcproxy::shaping::{Burst, Rate, Schedule, Unit, parse_burst};
 use pcproxy::stats::RecordKind;
 use pcproxy::transfer::Config;
 use pcproxy::units::{
-    Speed, parse_interval, parse_rate, parse_size, parse_speed, parse_time, show_rate, show_record_rate,
+    RateUnit, Speed, parse_interval, parse_rate, parse_size, parse_speed, parse_time, show_rate, show_record_rate,
 };
 
 use super::words::{self, RateOrOff, buffer_size, command_like, rate_or_off, text};
@@ -401,6 +401,7 @@ impl Transfer {
                 eta_at: self.eta_at,
                 summary: self.summary,
                 stats: self.stats.clone(),
+                rate_unit: self.rate_unit(),
                 interval: self.interval,
             },
             control: !self.no_control,
@@ -452,6 +453,19 @@ fn timeout(text: &str) -> Result<Duration> {
 
 fn pipe_size(text: &str) -> Result<PipeSize> {
     if text == "keep" { Ok(PipeSize::Keep) } else { Ok(PipeSize::Grow(parse_size(text)?.try_into()?)) }
+}
+
+impl Transfer {
+    /// The unit in which to show rates: that of the limit that the user gave.
+    fn rate_unit(&self) -> RateUnit {
+        let own = self.rate.and_then(|RateOrOff(rate)| rate).map(|speed| speed.unit);
+        let timetable = || {
+            let mut rates = self.schedule.as_ref()?.split_whitespace().filter_map(|entry| entry.split_once(','));
+            rates.find_map(|(_, rate)| parse_speed(rate).ok()).map(|speed| speed.unit)
+        };
+        let group = || self.group.as_ref().and_then(|(_, rate)| *rate).map(|speed| speed.unit);
+        own.or_else(timetable).or_else(group).unwrap_or_default()
+    }
 }
 
 /// A timetable, whatever its rates count.

@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthChar;
 use super::Look;
 use super::eta::Eta;
 use crate::stats::{Ending, RecordStatus, State, Status};
-use crate::units::{printable, show_briefly, show_count, show_of, show_record_rate, show_share};
+use crate::units::{printable, show_briefly, show_count, show_of, show_rate_briefly, show_record_rate, show_share};
 
 /// Fewest and most cells of the bar. Fewer show no movement, and more say nothing new.
 const BAR: (usize, usize) = (8, 40);
@@ -269,7 +269,7 @@ impl ProgressLine {
 fn rate(status: &Status, bytes: f64, records: impl Fn(&RecordStatus) -> f64) -> String {
     match &status.records {
         Some(status) => format!("{:>10}", show_record_rate(records(status))),
-        None => size(bytes) + "/s",
+        None => format!("{:>10}", show_rate_briefly(bytes, status.rate_unit)),
     }
 }
 

@@ -11,6 +11,7 @@ use super::numeric::Numeric;
 use super::output::{Output, allow_writes_from_background};
 use super::{Lines, Progress, Target};
 use crate::stats::{Account, Ending, Facts, Interval, Status, summary};
+use crate::units::RateUnit;
 
 /// How long the end of `--progress numeric` waits for a reader that is behind.
 const LAST_WAIT: Duration = Duration::from_millis(100);
@@ -47,6 +48,8 @@ pub struct Reports {
     pub summary: bool,
     /// Where records go.
     pub stats: Option<Target>,
+    /// The unit in which the user gave the rate, and in which rates are shown.
+    pub rate_unit: RateUnit,
     /// The time between two records, and between two drawings of the progress line.
     pub interval: Duration,
 }
@@ -102,7 +105,14 @@ impl Reporter {
         let name = reports.name.clone();
         Ok(Reporter {
             account: Account::new(now, buffer),
-            facts: Facts { pid: process::id(), name, group, size: reports.size, ..Facts::default() },
+            facts: Facts {
+                pid: process::id(),
+                name,
+                group,
+                size: reports.size,
+                rate_unit: reports.rate_unit,
+                ..Facts::default()
+            },
             quiet: reports.progress == Show::Never,
             summary: reports.summary,
             progress: shown.map(|shown| (shown, Interval::default())),

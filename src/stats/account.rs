@@ -4,6 +4,7 @@ use std::mem;
 use std::time::Duration;
 
 use super::{Ending, FlowStatus, Hash, RecordKind, RecordStatus, State, Status, VERSION};
+use crate::units::RateUnit;
 
 /// The shortest time that a peak rate is measured over. Over a shorter one, the size of a single
 /// write (up to 1 MiB) would look like a rate.
@@ -50,6 +51,8 @@ pub struct Facts {
     pub limit: Option<u64>,
     /// The flows of the run, where there are several.
     pub flows: Vec<FlowStatus>,
+    /// The unit in which the user gave the rate.
+    pub rate_unit: RateUnit,
     /// It has been told to pause, and not yet to go on.
     pub paused: bool,
     /// How it ended; none while it lasts.
@@ -282,6 +285,7 @@ impl Account {
             // The mean is higher if the whole run is shorter than a window.
             peak_rate: self.highest_rate().max(mean_rate),
             limit: facts.limit,
+            rate_unit: facts.rate_unit,
             buffer: self.buffer as u64,
             buffered: self.buffered as u64,
             peak_buffered: self.peak_buffered as u64,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{show_rate, show_record_rate};
+use crate::units::{RateUnit, show_rate_in, show_record_rate};
 
 /// The version of the record. It changes when a field changes its meaning or is removed. New
 /// fields and new states come without a new version.
@@ -78,6 +78,10 @@ pub struct Status {
     /// How much of `waited_for_producer` a larger buffer would have avoided: the producer had been
     /// paused for that long before, and could have been that far ahead.
     pub avoidable_wait: f64,
+    /// The unit in which the user gave the rate, and in which rates are shown. All rates here are in
+    /// bytes per second all the same.
+    #[serde(default)]
+    pub rate_unit: RateUnit,
     /// What is known of records, where the run counts them. Records of older versions do not have
     /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,20 +105,25 @@ pub struct Status {
 impl Status {
     /// The rate since the status before this one.
     pub fn show_rate(&self) -> String {
-        self.records.map_or_else(|| show_rate(self.rate), |records| show_record_rate(records.rate))
+        self.records.map_or_else(|| self.show_bytes_rate(self.rate), |records| show_record_rate(records.rate))
     }
 
     /// The rate since the beginning.
     pub fn show_mean_rate(&self) -> String {
-        self.records.map_or_else(|| show_rate(self.mean_rate), |records| show_record_rate(records.mean_rate))
+        self.records.map_or_else(|| self.show_bytes_rate(self.mean_rate), |records| show_record_rate(records.mean_rate))
     }
 
     /// The limit in force, if there is one.
     pub fn show_limit(&self) -> Option<String> {
         match self.records.and_then(|records| records.limit) {
             Some(limit) => Some(show_record_rate(limit)),
-            None => self.limit.map(|limit| show_rate(limit as f64)),
+            None => self.limit.map(|limit| self.show_bytes_rate(limit as f64)),
         }
+    }
+
+    /// A rate in bytes per second, in the unit in which the user gave the rate of this run.
+    pub fn show_bytes_rate(&self, rate: f64) -> String {
+        show_rate_in(rate, self.rate_unit)
     }
 
     /// What was delivered, and the expected total.

@@ -1,7 +1,7 @@
 //! The account of a run in words: what held it back.
 
 use super::{State, Status};
-use crate::units::{show_bytes, show_number, show_rate, show_share, show_size, show_time};
+use crate::units::{show_bytes, show_number, show_share, show_size, show_time};
 
 /// Share of the run (0 to 1). A cause that held bytes back for less is no bottleneck: short waits
 /// are part of every pipe.
@@ -128,8 +128,8 @@ pub fn summary(status: &Status) -> Vec<String> {
         None => format!(
             "{}{size} delivered in {time}: {} on average, {} at the peak",
             show_bytes(status.bytes),
-            show_rate(status.mean_rate),
-            show_rate(status.peak_rate)
+            status.show_bytes_rate(status.mean_rate),
+            status.show_bytes_rate(status.peak_rate)
         ),
     };
     vec![

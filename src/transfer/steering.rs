@@ -8,7 +8,7 @@ use crate::poller::Poller;
 use crate::report::Reporter;
 use crate::shaping::Rate;
 use crate::stats::{Interval, Status};
-use crate::units::Speed;
+use crate::units::{RateUnit, Speed};
 
 /// The parts of a transfer that can be steered.
 pub(super) struct Steering<'a> {
@@ -30,7 +30,7 @@ impl Host for Steering<'_> {
             }
             Request::Rate { rate, seconds } => {
                 for direction in each {
-                    let rate = rate.map(|amount| Speed { amount, seconds: *seconds });
+                    let rate = rate.map(|amount| Speed { amount, seconds: *seconds, unit: RateUnit::default() });
                     let tokens = rate.map(|speed| speed.in_tokens(direction.unit().tokens())).transpose();
                     let tokens = tokens.map_err(|error| error.to_string())?;
                     direction.pace_mut().rate = tokens.map_or(Rate::Free, Rate::Constant);

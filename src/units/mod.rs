@@ -7,6 +7,6 @@ pub use parse::{
     GivenRate, RateUnit, Speed, UnitError, parse_interval, parse_rate, parse_size, parse_speed, parse_time,
 };
 pub use show::{
-    printable, show_briefly, show_bytes, show_count, show_number, show_of, show_rate, show_record_rate, show_share,
-    show_size, show_time, show_timeout,
+    printable, show_briefly, show_bytes, show_count, show_number, show_of, show_rate, show_rate_briefly, show_rate_in,
+    show_record_rate, show_share, show_size, show_time, show_timeout,
 };

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Why a text is not a size, a rate or a time. The words follow the text and the option that it was
 /// given for: `invalid value '5X' for '--rate <RATE>': is not a rate: ...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +75,8 @@ pub struct Speed {
     pub amount: u64,
     /// In so many seconds, at least 1.
     pub seconds: u64,
+    /// The unit in which to show it.
+    pub unit: RateUnit,
 }
 
 impl Speed {
@@ -97,14 +101,14 @@ impl Speed {
 /// When the text is not a rate.
 ///
 /// ```
-/// use pcproxy::units::{Speed, parse_speed};
-/// assert_eq!(parse_speed("30/m"), Ok(Speed { amount: 30, seconds: 60 }));
+/// use pcproxy::units::{RateUnit, Speed, parse_speed};
+/// assert_eq!(parse_speed("30/m"), Ok(Speed { amount: 30, seconds: 60, unit: RateUnit::Binary }));
 /// assert_eq!(parse_speed("30/m").and_then(|speed| speed.in_tokens(3600)), Ok(1800));
 /// assert!(parse_speed("0/h").is_err());
 /// ```
 pub fn parse_speed(text: &str) -> Result<Speed, UnitError> {
     let (rate, seconds) = read_rate(text)?;
-    Ok(Speed { amount: rate.per_second, seconds })
+    Ok(Speed { amount: rate.per_second, seconds, unit: rate.unit })
 }
 
 /// Bytes per second from a rate: see [`GivenRate`].
@@ -138,7 +142,8 @@ pub struct GivenRate {
 }
 
 /// The kind of unit in which rates are shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum RateUnit {
     /// `KiB/s`, `MiB/s`: powers of 1024 bytes.
     #[default]
@@ -154,7 +159,7 @@ impl FromStr for GivenRate {
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
         let (rate, seconds) = read_rate(text)?;
-        let per_second = Speed { amount: rate.per_second, seconds }.in_tokens(1)?;
+        let per_second = Speed { amount: rate.per_second, seconds, unit: rate.unit }.in_tokens(1)?;
         Ok(GivenRate { per_second, ..rate })
     }
 }

@@ -1,5 +1,7 @@
 //! Numbers for people.
 
+use super::RateUnit;
+
 use std::time::Duration;
 
 /// A size for people: `64 KiB`.
@@ -14,6 +16,56 @@ pub fn show_size(bytes: u64) -> String {
 /// ```
 pub fn show_rate(rate: f64) -> String {
     format!("{}/s", show_size(rate.round() as u64))
+}
+
+/// A rate in bytes per second for people, in units of this kind: `8 Mbit/s`.
+///
+/// ```
+/// use pcproxy::units::{RateUnit, show_rate_in};
+/// assert_eq!(show_rate_in(1e6, RateUnit::Bits), "8 Mbit/s");
+/// assert_eq!(show_rate_in(500e3, RateUnit::Decimal), "500 kB/s");
+/// assert_eq!(show_rate_in(65_536.0, RateUnit::Binary), "64 KiB/s");
+/// ```
+pub fn show_rate_in(rate: f64, unit: RateUnit) -> String {
+    let Some((amount, name)) = in_thousands(rate, unit, 999.995) else { return show_rate(rate) };
+    let amount = format!("{amount:.2}");
+    format!("{} {name}/s", amount.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// A rate of so many of the largest unit of this kind in which it is at least 1. Units change where an
+/// amount reaches `bound`. Nothing for powers of 1024.
+fn in_thousands(rate: f64, unit: RateUnit, bound: f64) -> Option<(f64, &'static str)> {
+    let (mut amount, names) = match unit {
+        RateUnit::Binary => return None,
+        RateUnit::Decimal => (rate, ["B", "kB", "MB", "GB", "TB", "PB", "EB"]),
+        RateUnit::Bits => (rate * 8.0, ["bit", "kbit", "Mbit", "Gbit", "Tbit", "Pbit", "Ebit"]),
+    };
+    // Whole bytes or bits. No number is 0.
+    amount = amount.max(0.0).round();
+    let mut names = names.into_iter();
+    let mut name = names.next()?;
+    for larger in names {
+        if amount < bound {
+            break;
+        }
+        (amount, name) = (amount / 1000.0, larger);
+    }
+    Some((amount, name))
+}
+
+/// The same in at most ten columns, to three digits: `8.00 Mbit/s`, `1.23 GiB/s`. Bits take one column
+/// more.
+///
+/// ```
+/// use pcproxy::units::{RateUnit, show_rate_briefly};
+/// assert_eq!(show_rate_briefly(1e6, RateUnit::Bits), "8.00 Mbit/s");
+/// assert_eq!(show_rate_briefly(999.7e3, RateUnit::Decimal), "1.00 MB/s");
+/// ```
+pub fn show_rate_briefly(rate: f64, unit: RateUnit) -> String {
+    let Some((amount, name)) = in_thousands(rate, unit, 999.5) else { return show_briefly(rate) + "/s" };
+    let is_whole = name == "B" || name == "bit" || amount >= 99.95;
+    let decimals = if is_whole { 0 } else { usize::from(amount < 99.95) + usize::from(amount < 9.995) };
+    format!("{amount:.decimals$} {name}/s")
 }
 
 /// Bytes in at most eight columns, to three digits: `1.23 GiB`, `1023 KiB`, `12 B`.
@@ -174,6 +226,7 @@ fn is_harmful(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::GivenRate;
 
     #[test]
     fn shows_times() {
@@ -261,6 +314,23 @@ mod tests {
         }
         for harmless in ["naïve", "日本語", "דוח", "👩\u{200d}🚀", "e\u{301}"] {
             assert_eq!(printable(harmless), harmless);
+        }
+    }
+
+    #[test]
+    fn a_rate_is_shown_in_the_unit_it_was_given_in() {
+        for (text, shown, brief) in [
+            ("8Mbit", "8 Mbit/s", "8.00 Mbit/s"),
+            ("500kB", "500 kB/s", "500 kB/s"),
+            ("1.5GB/s", "1.5 GB/s", "1.50 GB/s"),
+            ("10M", "10 MiB/s", "10.0 MiB/s"),
+            ("64KiB", "64 KiB/s", "64.0 KiB/s"),
+            ("8bit", "8 bit/s", "8 bit/s"),
+            ("15E", "15 EiB/s", "15.0 EiB/s"),
+        ] {
+            let rate: GivenRate = text.parse().unwrap();
+            assert_eq!(show_rate_in(rate.per_second as f64, rate.unit), shown, "{text}");
+            assert_eq!(show_rate_briefly(rate.per_second as f64, rate.unit), brief, "{text}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use jiff::tz::TimeZone;
 use pcproxy::stats::{State, Status};
-use pcproxy::units::{RateUnit, printable, show_number, show_rate, show_record_rate, show_share, show_size, show_time};
+use pcproxy::units::{printable, show_number, show_record_rate, show_share, show_size, show_time};
 
 use super::axis::Axis;
 use super::read::{PlotError, Step, highest, nothing, states, steps, thinned, usual_peak};
@@ -376,11 +376,6 @@ fn share(spans: &[(f64, f64, State)], state: State) -> f64 {
     if total > 0.0 { within / total } else { 0.0 }
 }
 
-/// The unit in which the rates of a run are shown.
-fn unit(_last: &Status) -> RateUnit {
-    RateUnit::default()
-}
-
 /// At most `most` characters of `text`, without those that are harmful, or that XML cannot hold even
 /// escaped.
 fn shortened(text: &str, most: usize) -> String {
@@ -396,7 +391,7 @@ fn shortened(text: &str, most: usize) -> String {
 /// The axis of rates of a run: of records where it counts these, else of bytes.
 fn rates(top: f64, last: &Status) -> Axis {
     match last.records {
-        None => Axis::rates(top, unit(last)),
+        None => Axis::rates(top, last.rate_unit),
         Some(records) => {
             let axis = Axis::counts(top);
             Axis { name: format!("{}{}", axis.name, records.kind), ..axis }
@@ -406,5 +401,5 @@ fn rates(top: f64, last: &Status) -> Axis {
 
 /// A rate of that axis, for people.
 fn shown(last: &Status, rate: f64) -> String {
-    if last.records.is_some() { show_record_rate(rate) } else { show_rate(rate) }
+    if last.records.is_some() { show_record_rate(rate) } else { last.show_bytes_rate(rate) }
 }
