@@ -431,8 +431,7 @@ fn a_group_whose_limit_nobody_has_set_waits_and_says_so_until_someone_sets_it() 
     let said = site.machines[0].first_line();
     assert!(said.contains("no limit is known") && said.contains("group set uplink RATE"), "{said}");
     site.machines[0].succeeds(&["group", "set", "uplink", &RATE.to_string()]);
-    // A store that has only just begun keeps back what may be lent as floors.
-    site.until("three quarters of it", millis(5000), |rates| rates[0] > 0.7 * RATE as f64);
+    site.until("full use", millis(5000), fully_used);
     site.check_all_windows();
 }
 

@@ -58,7 +58,7 @@ local request = string.sub(ARGV[1], 2)
 
 if op == 's' then
   local known, new_rate, new_burst, new_floors, on = unpack_from('<I4ddI4c8', request)
-  local founds = life == 0 and known == 0
+  local founds = rate == 0 and known == 0
   pass_time()
   if life == 0 or on ~= run then
     learn(on)

@@ -169,10 +169,10 @@ impl Site {
     /// Sets the limit, for all machines, at `wall` on the store's clock. `known` is the newest
     /// generation of the limit that the caller has heard of.
     ///
-    /// A store that knows nothing of a group of which the caller knows nothing either takes the
+    /// A store that knows no limit of a group of which the caller knows none either takes the
     /// group for new: floors are lent at once, unless a machine then reports an earlier life.
     pub fn set(&mut self, limit: SiteLimit, known: u32, run: u64, wall: f64) -> SiteLimit {
-        let founds = self.life == 0.0 && known == 0;
+        let founds = self.limit.rate == 0 && known == 0;
         self.pass_time(wall);
         if self.life == 0.0 || run != self.run {
             self.learn(run, wall);

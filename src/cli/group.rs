@@ -132,7 +132,10 @@ fn list(json: bool) -> Result<()> {
     let mut groups: Vec<_> = groups.into_iter().map(|(name, now)| listed(&name, before.get(&name), &now)).collect();
     for (name, shared) in &shared {
         if let Some(group) = groups.iter_mut().find(|group| group.group == name.to_string()) {
-            group.store = Some(share::listed(name, shared));
+            let store = share::listed(name, shared);
+            // That of all machines, not what this one may use at the moment.
+            group.limit = store.limit();
+            group.store = Some(store);
         }
     }
     let folder = folder.display();

@@ -125,6 +125,13 @@ struct ListedMachine {
     weight: u64,
 }
 
+impl ListedStore {
+    /// The limit of all machines together, in bytes per second, if there is one.
+    pub fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+}
+
 /// Asks the store of a group what it knows.
 pub fn listed(name: &Name, shared: &Shared) -> ListedStore {
     let looked = budget::look(name, shared);
