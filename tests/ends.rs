@@ -449,6 +449,8 @@ fn a_peer_that_never_reads_or_says_nothing_is_waited_for_until_a_signal() {
     let folder = Folder::new();
     folder.write("in", payload(50_000_000));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Its window is smaller than what is held: not everything will ever be acknowledged.
+    set_socket_recv_buffer_size(&listener, 4096).unwrap();
     let address = format!("tcp://{}", listener.local_addr().unwrap());
     let pcproxy = folder.start(&["in", "-o", &address], null());
     let (peer, _) = listener.accept().unwrap();
@@ -597,4 +599,331 @@ fn a_named_pipe_whose_reader_leaves_ends_the_run_as_in_a_pipeline() {
     reader.read_exact(&mut [0; 1000]).unwrap();
     drop(reader);
     pcproxy.wait().died_silently_by(Signal::PIPE);
+}
+
+/// What an end with a name can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Named {
+    File,
+    Fifo,
+    Tcp,
+    Unix,
+    UnixListen,
+    /// Not named at all, or `-`.
+    Standard,
+}
+
+const NAMED: [Named; 6] = [Named::File, Named::Fifo, Named::Tcp, Named::Unix, Named::UnixListen, Named::Standard];
+
+/// What the other side of an end has to do, and what it got.
+type Other = std::thread::JoinHandle<Vec<u8>>;
+
+/// Connects to the socket at `path` as soon as it is there.
+fn connect(path: &std::path::Path) -> UnixStream {
+    let mut peer = None;
+    until("the socket", || {
+        peer = UnixStream::connect(path).ok();
+        peer.is_some()
+    });
+    peer.unwrap()
+}
+
+impl Folder {
+    /// An end of this kind called `name`, and the thread that does `with` to its other side.
+    fn end(
+        &self,
+        kind: Named,
+        name: &str,
+        with: impl FnOnce(Box<dyn ReadWrite>) -> Vec<u8> + Send + 'static,
+    ) -> (String, Other) {
+        let path = self.path(name);
+        match kind {
+            Named::File | Named::Standard => unreachable!("no other side"),
+            Named::Fifo => {
+                self.fifo(name);
+                let (reads, path) = (name.starts_with("out"), path);
+                let open = move || File::options().read(reads).write(!reads).open(path).unwrap();
+                (name.to_owned(), std::thread::spawn(move || with(Box::new(open()))))
+            }
+            Named::Tcp => {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let address = format!("tcp://{}", listener.local_addr().unwrap());
+                (address, std::thread::spawn(move || with(Box::new(listener.accept().unwrap().0))))
+            }
+            Named::Unix => {
+                let listener = UnixListener::bind(path).unwrap();
+                (format!("unix:{name}"), std::thread::spawn(move || with(Box::new(listener.accept().unwrap().0))))
+            }
+            Named::UnixListen => {
+                (format!("unix-listen:{name}"), std::thread::spawn(move || with(Box::new(connect(&path)))))
+            }
+        }
+    }
+}
+
+trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
+
+/// Sends `data` from an end of one kind to ends of other kinds, and compares byte by byte.
+fn passes(data: &[u8], from: Named, to: &[Named], options: &[&str]) {
+    let what = format!("{from:?} to {to:?}, {options:?}");
+    let folder = Folder::new();
+    let (stdin, mut ours) = pipe().unwrap();
+    let (stdout, into) = pipe().unwrap();
+    let mut words: Vec<String> = options.iter().map(|&word| word.to_owned()).collect();
+    let sent = data.to_vec();
+    let feeder = match from {
+        Named::File => {
+            folder.write("in", data);
+            words.push("in".to_owned());
+            None
+        }
+        Named::Standard => Some(std::thread::spawn(move || {
+            ours.write_all(&sent).unwrap();
+            Vec::new()
+        })),
+        from => {
+            let (word, feeder) = folder.end(from, "in", move |mut peer| {
+                peer.write_all(&sent).unwrap();
+                Vec::new()
+            });
+            words.push(word);
+            Some(feeder)
+        }
+    };
+    let mut takers = Vec::new();
+    for (at, kind) in to.iter().enumerate() {
+        let name = format!("out{at}");
+        let (word, taker) = match kind {
+            Named::File => (name, None),
+            Named::Standard => {
+                let stdout = stdout.try_clone().unwrap();
+                ("-".to_owned(), Some(std::thread::spawn(move || read_to_end(stdout))))
+            }
+            kind => {
+                let (word, taker) = folder.end(*kind, &name, |mut peer| {
+                    let mut all = Vec::new();
+                    peer.read_to_end(&mut all).unwrap();
+                    all
+                });
+                (word, Some(taker))
+            }
+        };
+        words.extend(["-o".to_owned(), word]);
+        takers.push(taker);
+    }
+    let mut command = pcproxy(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    command.current_dir(folder.0.path());
+    start_command(command, stdin, into).wait().succeeded(&what);
+    feeder.into_iter().for_each(|feeder| drop(feeder.join().unwrap()));
+    for (at, taker) in takers.into_iter().enumerate() {
+        let arrived = taker.map_or_else(|| folder.read(&format!("out{at}")), |taker| taker.join().unwrap());
+        assert_arrived(&arrived, data, format!("{what}: output {at}"));
+    }
+}
+
+/// From this kind to every kind, and to two and three at once, with every buffer.
+fn passes_to_every_named_end(from: Named) {
+    let buffers: [(&[&str], usize); 5] = [
+        (&["--buffer", "1"], 2_000),
+        (&["--buffer", "7"], 9_000),
+        (&["--buffer", "4096", "--pipe-size", "keep"], 150_000),
+        (&[], 1_500_000),
+        (&["--buffer", "8M", "--pipe-size", "keep", "--rate", "100M"], 700_000),
+    ];
+    let several: [&[Named]; 5] = [
+        &[Named::Fifo, Named::Standard],
+        &[Named::File, Named::Tcp],
+        &[Named::Tcp, Named::Tcp],
+        &[Named::Unix, Named::Fifo, Named::File],
+        &[Named::Standard, Named::File],
+    ];
+    for (options, len) in buffers {
+        let data = payload(len);
+        for to in NAMED {
+            passes(&data, from, &[to], options);
+        }
+        for to in several {
+            passes(&data, from, to, options);
+        }
+        // One that is appended to does not splice: all of them are written to.
+        passes(&data, from, &[Named::File, Named::Standard], &[options, &["--append"]].concat());
+    }
+    passes(b"", from, &[Named::File], &[]);
+    passes(b"", from, &[Named::Tcp, Named::Fifo], &[]);
+}
+
+#[test]
+fn what_a_named_file_gives_arrives() {
+    passes_to_every_named_end(Named::File);
+}
+
+#[test]
+fn what_a_named_fifo_gives_arrives() {
+    passes_to_every_named_end(Named::Fifo);
+}
+
+#[test]
+fn what_a_tcp_connection_of_our_own_gives_arrives() {
+    passes_to_every_named_end(Named::Tcp);
+}
+
+#[test]
+fn what_a_unix_socket_of_our_own_gives_arrives() {
+    passes_to_every_named_end(Named::Unix);
+}
+
+#[test]
+fn what_a_peer_of_a_unix_listener_gives_arrives() {
+    passes_to_every_named_end(Named::UnixListen);
+}
+
+#[test]
+fn what_stdin_gives_arrives_at_every_named_end() {
+    passes_to_every_named_end(Named::Standard);
+}
+
+#[test]
+fn several_inputs_of_different_kinds_arrive_at_several_outputs() {
+    let folder = Folder::new();
+    let data = payload(400_000);
+    folder.write("file", &data);
+    let sent = data.clone();
+    let (word, feeder) = folder.end(Named::Tcp, "in", move |mut peer| {
+        peer.write_all(&sent).unwrap();
+        Vec::new()
+    });
+    let words = ["file", &word, "/proc/self/comm", "file", "-o", "one", "-o", "-"];
+    let (stdout, end) = folder.run(&words);
+    end.succeeded("several of both");
+    feeder.join().unwrap();
+    let expected = [&data, &data, &b"pcproxy\n"[..], &data].concat();
+    assert_arrived(&stdout, &expected, "stdout");
+    assert_arrived(&folder.read("one"), &expected, "file");
+}
+
+/// Checks that the run went on without an output: one line when it failed, and one with its count
+/// of `total` bytes.
+#[track_caller]
+fn left_out(end: &End, label: &str, why: &str, total: usize) {
+    assert_eq!(end.status.code(), Some(1), "{end:?}");
+    let lines: Vec<_> = end.stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{end:?}");
+    assert!(lines[0].starts_with(&format!("pcproxy: {label}: ")) && lines[0].contains(why), "{end:?}");
+    let count = |line: &str, before: &str| -> usize {
+        let text = line.split(before).next().unwrap();
+        text.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(lines[1].starts_with(&format!("pcproxy: {label}: ")), "{end:?}");
+    assert_eq!(count(lines[1], " bytes arrived") + count(lines[1], " bytes were read"), total, "{end:?}");
+}
+
+#[test]
+fn an_output_that_fails_is_left_out_and_the_others_get_everything() {
+    let folder = Folder::new();
+    let data = payload(3_000_000);
+    folder.write("in", &data);
+    fs::create_dir(folder.path("folder")).unwrap();
+    for (bad, why) in [("/dev/full", "No space left"), ("folder", "Is a directory"), ("tcp://127.0.0.1:1", "refused")] {
+        for order in [[bad, "good"], ["good", bad]] {
+            let _ = fs::remove_file(folder.path("good"));
+            let (_, end) = folder.run(&["in", "-o", order[0], "-o", order[1]]);
+            left_out(&end, bad, why, data.len());
+            assert_arrived(&folder.read("good"), &data, bad);
+        }
+    }
+    // The last of all fails the run.
+    let (_, end) = folder.run(&["in", "-o", "/dev/full", "-o", "/dev/full"]);
+    assert_eq!(end.status.code(), Some(1), "{end:?}");
+    assert!(end.stderr.contains("not delivered"), "{end:?}");
+    let (_, end) = folder.run(&["in", "-o", "folder", "-o", "none/x"]);
+    assert_eq!((end.status.code(), end.stderr.lines().count()), (Some(1), 2), "{end:?}");
+}
+
+#[test]
+fn an_output_whose_reader_leaves_or_resets_is_left_out_with_its_count() {
+    let data = payload(20_000_000);
+    for kind in [Named::Fifo, Named::Tcp, Named::Unix] {
+        let folder = Folder::new();
+        folder.write("in", &data);
+        let (word, reader) = folder.end(kind, "out", |mut peer| {
+            let mut some = vec![0; 100_000];
+            peer.read_exact(&mut some).unwrap();
+            some
+        });
+        let (stdout, end) = folder.run(&["in", "-o", &word, "-o", "-", "-o", "file"]);
+        left_out(&end, &word, "", data.len());
+        assert_arrived(&reader.join().unwrap(), &data[..100_000], format!("{kind:?}"));
+        assert_arrived(&stdout, &data, "stdout");
+        assert_arrived(&folder.read("file"), &data, "file");
+    }
+}
+
+#[test]
+fn an_output_that_stalls_holds_up_the_others_and_nothing_is_lost() {
+    let folder = Folder::new();
+    let data = payload(8_000_000);
+    folder.write("in", &data);
+    folder.fifo("slow");
+    let (stdout, into) = pipe().unwrap();
+    let pcproxy = folder.start(&["in", "-o", "-", "-o", "slow"], into);
+    let slow = File::open(folder.path("slow")).unwrap();
+    let mut got = read_exactly(&stdout, 1_000_000);
+    pcproxy.settle();
+    // The pipe of the slow one and the buffer, and not everything.
+    let ahead = unread(&stdout) + got.len();
+    assert!(ahead < 3_000_000, "{ahead} bytes");
+    let rest = std::thread::spawn(move || read_to_end(slow));
+    got.extend(read_to_end(stdout));
+    pcproxy.wait().succeeded("a slow output");
+    assert_arrived(&got, &data, "the fast one");
+    assert_arrived(&rest.join().unwrap(), &data, "the slow one");
+}
+
+#[test]
+fn the_same_file_is_not_written_to_twice() {
+    let folder = Folder::new();
+    folder.write("in", "in").write("out", "precious");
+    symlink("out", folder.path("link")).unwrap();
+    folder.run(&["in", "-o", "out", "-o", "link"]).1.failed(1, &["link: two outputs are the same file"]);
+    assert_eq!(folder.read("out"), b"precious");
+}
+
+#[test]
+fn two_outputs_hold_no_more_than_the_buffer() {
+    let folder = Folder::new();
+    folder.fifo("one");
+    folder.fifo("two");
+    for (size, buffer) in [("4096", 4096), ("64K", 65_536), ("3M", 3 << 20)] {
+        for piece in [100, 5000] {
+            let data = payload(buffer + 800_000);
+            let (theirs, ours, stdin) = support::input_pipe();
+            let mut command = pcproxy(&["--buffer", size, "--pipe-size", "keep", "-o", "one", "-o", "two"]);
+            command.current_dir(folder.0.path());
+            let running = start_command(command, theirs, null());
+            let [one, two] = ["one", "two"].map(|name| File::open(folder.path(name)).unwrap());
+            // Both are there once the first byte has arrived.
+            (&ours).write_all(&data[..1]).unwrap();
+            until("the first byte", || unread(&one) == 1 && unread(&two) == 1);
+            let accepted = 1 + running.feed_until_paused(&ours, &data[1..], piece);
+            let held = accepted - unread(&stdin) - unread(&one).max(unread(&two));
+            assert!(held <= buffer, "{held} bytes in a buffer of {buffer}, pieces of {piece}");
+            assert!(held >= (buffer * 9).div_ceil(10), "only {held} bytes of {buffer}, pieces of {piece}");
+            drop((ours, stdin));
+            let other = std::thread::spawn(move || read_to_end(two));
+            assert_arrived(&read_to_end(one), &data[..accepted], size);
+            assert_arrived(&other.join().unwrap(), &data[..accepted], size);
+            running.wait().succeeded(size);
+        }
+    }
+}
+
+#[test]
+fn what_counts_bytes_for_one_output_is_refused_for_several() {
+    let folder = Folder::new();
+    folder.write("in", "in");
+    for option in [&["--hash", "sha256"][..], &["--lines"], &["--null"]] {
+        let (_, end) = folder.run(&[&["in", "-o", "one", "-o", "two"], option].concat());
+        end.failed(2, &["a single output"]);
+    }
 }

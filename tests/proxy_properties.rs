@@ -164,7 +164,7 @@ impl Consumer<Deque> for Taker {
 }
 
 impl Downstream<Deque> for Taker {
-    fn is_ready(&self) -> bool {
+    fn is_ready(&self, _held: usize) -> bool {
         self.ready
     }
     fn is_finished(&self) -> bool {

@@ -91,7 +91,7 @@ impl Consumer<Fifo> for Writes {
 }
 
 impl Downstream<Fifo> for Writes {
-    fn is_ready(&self) -> bool {
+    fn is_ready(&self, _held: usize) -> bool {
         self.ready
     }
     fn is_finished(&self) -> bool {

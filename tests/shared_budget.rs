@@ -179,7 +179,7 @@ impl Consumer<Held> for Output {
 }
 
 impl Downstream<Held> for Output {
-    fn is_ready(&self) -> bool {
+    fn is_ready(&self, _held: usize) -> bool {
         self.ready
     }
     fn is_finished(&self) -> bool {

@@ -144,6 +144,19 @@ impl Chunks {
         self.chunks.front().map_or(&[], |first| &first.bytes[first.start..first.end])
     }
 
+    /// Bytes from `at` bytes behind the front on, as far as they lie in one piece; empty only if there
+    /// are none.
+    pub fn readable_from(&self, mut at: usize) -> &[u8] {
+        for chunk in &self.chunks {
+            let held = &chunk.bytes[chunk.start..chunk.end];
+            if at < held.len() {
+                return &held[at..];
+            }
+            at -= held.len();
+        }
+        &[]
+    }
+
     /// Forgets the first `taken` bytes. At most [`len`](Buffer::len).
     pub fn consume(&mut self, mut taken: usize) {
         debug_assert!(taken <= self.len);

@@ -14,6 +14,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 
+use rustix::io::Errno;
+
 use crate::os::memory_limit;
 use crate::units::show_size;
 
@@ -40,6 +42,13 @@ pub trait Buffer {
     fn would_copy(&self) -> bool {
         false
     }
+}
+
+/// A buffer whose front can be dropped once everyone has taken it.
+pub trait Release: Buffer {
+    /// Drops the first `bytes` bytes, at most [`len`](Buffer::len). Returns how many it dropped: fewer
+    /// only if the system fails, and the rest may be dropped later.
+    fn release(&mut self, bytes: usize) -> usize;
 }
 
 /// Whether a buffer may have `size` bytes: from 1 to what the memory allows.
@@ -190,6 +199,33 @@ impl Fifo {
         }
     }
 
+    /// What begins `at` bytes behind the front, to be looked at where it is.
+    ///
+    /// # Errors
+    /// When memory is needed to read a pipe and none is left. The bytes stay where they are.
+    pub fn piece(&mut self, mut at: usize) -> io::Result<Piece<'_>> {
+        if at == self.staged.len() && self.reads_pipes {
+            while self.pipes.len() > 1 && self.pipes[0].is_empty() {
+                self.pipes.pop_front();
+            }
+            if let Some(pipe) = self.pipes.front_mut().filter(|pipe| !pipe.is_empty()) {
+                let read = pipe.read(self.staged.writable()?)?;
+                self.staged.commit(read);
+            }
+        }
+        if at < self.staged.len() {
+            return Ok(Piece::Memory(self.staged.readable_from(at)));
+        }
+        at -= self.staged.len();
+        for pipe in &self.pipes {
+            if at < pipe.len() {
+                return Ok(if at == 0 { Piece::Pipe(pipe) } else { Piece::Buried });
+            }
+            at -= pipe.len();
+        }
+        Ok(Piece::Memory(self.chunks.readable_from(at)))
+    }
+
     /// Free space for bytes that are not spliced, never empty: fill it from its start, then
     /// [`commit`](Self::commit) what was filled.
     ///
@@ -249,6 +285,45 @@ pub enum Front<'a> {
     Pipe(&'a mut KernelPipe),
     /// Bytes in memory, or none.
     Memory(&'a mut Chunks),
+}
+
+/// A part of a [`Fifo`], seen from a place in it.
+#[derive(Debug)]
+pub enum Piece<'a> {
+    /// All that is in a pipe.
+    Pipe(&'a KernelPipe),
+    /// The place is within a pipe: what is there cannot be had before what is in front of it has
+    /// been released.
+    Buried,
+    /// Bytes in memory, or none.
+    Memory(&'a [u8]),
+}
+
+impl Release for Fifo {
+    fn release(&mut self, bytes: usize) -> usize {
+        let staged = bytes.min(self.staged.len());
+        self.staged.consume(staged);
+        let mut left = bytes - staged;
+        while left > 0
+            && let Some(pipe) = self.pipes.front_mut()
+        {
+            if pipe.is_empty() {
+                if self.pipes.len() == 1 {
+                    break;
+                }
+                self.pipes.pop_front();
+                continue;
+            }
+            match pipe.discard(left.min(pipe.len())) {
+                Ok(dropped @ 1..) => left -= dropped,
+                Err(Errno::INTR) => {}
+                Ok(0) | Err(_) => return bytes - left,
+            }
+        }
+        let rest = left.min(self.chunks.len());
+        self.consume(rest);
+        bytes - left + rest
+    }
 }
 
 impl Buffer for Fifo {

@@ -1,8 +1,10 @@
 //! A pipe of our own: bytes that stay in the kernel.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::LazyLock;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
@@ -118,6 +120,46 @@ impl KernelPipe {
             }
             Err(error) => refusal(error),
         }
+    }
+
+    /// Hands references to at most `limit` bytes, at least 1, to the pipe `fd`, and keeps the bytes.
+    /// Where bytes are held, `NotReady` means `fd`.
+    ///
+    /// # Errors
+    /// Those of writing to `fd`.
+    pub fn tee_to(&self, fd: impl AsFd, limit: usize) -> Result<Splice> {
+        match rustix::pipe::tee(&self.read_end, fd, limit, SpliceFlags::NONBLOCK) {
+            Ok(0) => Ok(Splice::NotReady),
+            Ok(moved) => Ok(Splice::Moved(moved)),
+            Err(error) => refusal(error),
+        }
+    }
+
+    /// The same for another pipe of our own.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn tee_into(&self, other: &mut KernelPipe, limit: usize) -> Result<Splice> {
+        let spliced = self.tee_to(&other.write_end, limit)?;
+        if let Splice::Moved(moved) = spliced {
+            other.len += moved;
+        }
+        Ok(spliced)
+    }
+
+    /// Drops at most `bytes` bytes. Returns how many.
+    ///
+    /// # Errors
+    /// Those of reading a pipe.
+    pub fn discard(&mut self, bytes: usize) -> Result<usize> {
+        static NULL: LazyLock<Option<OwnedFd>> =
+            LazyLock::new(|| rustix::fs::open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).ok());
+        if let Some(null) = &*NULL
+            && let Ok(Splice::Moved(moved @ 1..)) = self.splice_to(null, bytes)
+        {
+            return Ok(moved);
+        }
+        self.read(&mut vec![0; bytes.min(64 * 1024)])
     }
 
     /// Copies bytes out, at most as many as `into` holds.

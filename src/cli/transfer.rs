@@ -30,19 +30,20 @@ pub struct Ends {
     #[arg(value_name = "INPUT", value_parser = OsStringValueParser::new().try_map(address))]
     inputs: Vec<Address>,
 
-    /// Write to OUTPUT instead of stdout
+    /// Write to OUTPUT instead of stdout; may be given several times
     ///
-    /// A file, which is created or emptied, or an address as with INPUT; - is stdout. Success
+    /// A file, which is created or emptied, or an address as with INPUT; - is stdout. Of several,
+    /// each gets every byte, and the slowest sets the pace. Success
     /// is reported once the peer of a TCP connection has acknowledged every byte.
-    #[arg(short, long, value_name = "OUTPUT", value_parser = OsStringValueParser::new().try_map(address), help_heading = "Output")]
-    output: Option<Address>,
+    #[arg(short, long = "output", value_name = "OUTPUT", value_parser = OsStringValueParser::new().try_map(address), help_heading = "Output")]
+    outputs: Vec<Address>,
 
     /// Write behind what is in the OUTPUT file
-    #[arg(long, requires = "output", help_heading = "Output")]
+    #[arg(long, requires = "outputs", help_heading = "Output")]
     append: bool,
 
     /// Have the system keep the OUTPUT file before success is reported
-    #[arg(long, requires = "output", help_heading = "Output")]
+    #[arg(long, requires = "outputs", help_heading = "Output")]
     sync: bool,
 
     /// Give a connection at most TIME to be made
@@ -287,9 +288,12 @@ impl Ends {
     /// One line for the user, if the options contradict each other.
     pub fn config(&self, options: &Transfer) -> Result<Config> {
         self.check_words()?;
+        if self.outputs.len() > 1 && (options.hash.is_some() || options.lines || options.null) {
+            bail!("--hash, --lines and --null go with a single output");
+        }
         Ok(Config {
             inputs: if self.inputs.is_empty() { vec![Address::Standard] } else { self.inputs.clone() },
-            output: self.output.clone(),
+            outputs: self.outputs.clone(),
             append: self.append,
             sync: self.sync,
             connect_timeout: self.connect_timeout,
@@ -350,7 +354,7 @@ impl Transfer {
         }
         Ok(Config {
             inputs: vec![Address::Standard],
-            output: None,
+            outputs: Vec::new(),
             append: false,
             sync: false,
             connect_timeout: Duration::ZERO,

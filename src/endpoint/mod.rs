@@ -4,7 +4,9 @@ mod address;
 mod awaited;
 mod command;
 mod file;
+mod lane;
 mod open;
+mod outputs;
 mod sink;
 mod source;
 mod tap;
@@ -14,7 +16,9 @@ mod unix;
 pub use address::{Address, AddressError};
 pub use awaited::{Awaited, News};
 pub use command::{Exit, Wrapped};
+pub use lane::Lane;
 pub use open::{Opening, open_input, open_output, release_stdin, release_stdout, stdin, stdout};
+pub use outputs::Outputs;
 pub use sink::Sink;
 pub use source::Source;
 pub use tap::{Algorithm, Checksum};
@@ -264,16 +268,17 @@ impl Splicing {
     /// Every byte is copied.
     pub const NONE: Splicing = Splicing { by_pipe: false, straight: Straight::No };
 
-    /// How bytes may go from `input` to `output`. To be asked once it is known which of them are
-    /// always ready.
-    pub fn between(input: &Endpoint, output: &Endpoint) -> Self {
-        if !input.splices_from() || !output.splices_to() {
+    /// How bytes may go from `input` to all of `outputs`. To be asked once it is known which of them
+    /// are always ready.
+    pub fn between(input: &Endpoint, outputs: &[&Endpoint]) -> Self {
+        if !input.splices_from() || !outputs.iter().all(|output| output.splices_to()) {
             return Splicing::NONE;
         }
-        let straight = match [input, output].iter().any(|end| end.kind() == Kind::Pipe) {
-            true => Straight::Splice,
-            false if input.kind() == Kind::File && !input.is_shared => Straight::SendFile,
-            false => Straight::No,
+        let pipe = |end: &Endpoint| end.kind() == Kind::Pipe;
+        let straight = match outputs {
+            [output] if pipe(input) || pipe(output) => Straight::Splice,
+            [_] if input.kind() == Kind::File && !input.is_shared => Straight::SendFile,
+            _ => Straight::No,
         };
         Splicing { by_pipe: true, straight }
     }

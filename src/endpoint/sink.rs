@@ -95,6 +95,21 @@ impl Sink {
         self.kept = Some(error);
     }
 
+    /// Writes what goes of `bytes` without waiting, and does not count it yet.
+    pub(super) fn write_some(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        self.endpoint.write(bytes)
+    }
+
+    /// What an error of a write means: nothing, if the endpoint only takes no more for now.
+    pub(super) fn after(&mut self, error: Errno) -> Option<EndpointError> {
+        // Of an endpoint that cannot be waited for, EAGAIN is an error like any other.
+        if error == Errno::AGAIN && !self.endpoint.is_always_ready() {
+            self.ready = false;
+            return None;
+        }
+        Some(self.failure(error))
+    }
+
     /// Counts bytes that reached the endpoint another way.
     pub fn count(&mut self, moved: usize) {
         self.delivered += moved as u64;
@@ -207,7 +222,7 @@ impl Consumer<Fifo> for Sink {
 }
 
 impl Downstream<Fifo> for Sink {
-    fn is_ready(&self) -> bool {
+    fn is_ready(&self, _held: usize) -> bool {
         self.ready
     }
     fn is_finished(&self) -> bool {

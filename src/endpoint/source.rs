@@ -6,7 +6,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 
-use super::{Endpoint, EndpointError, Sink, Splicing, Straight, errno};
+use super::{Endpoint, EndpointError, Outputs, Splicing, Straight, errno};
 use crate::buffer::{Buffer, Fifo, Splice};
 use crate::flow::{Fill, Producer, Upstream};
 use crate::os::{Kind, is_refusal};
@@ -224,7 +224,7 @@ impl Producer for Source {
     }
 }
 
-impl Upstream<Sink, Fifo> for Source {
+impl Upstream<Outputs, Fifo> for Source {
     type Error = EndpointError;
 
     fn is_wanted(&self) -> bool {
@@ -271,7 +271,8 @@ impl Upstream<Sink, Fifo> for Source {
         }
     }
 
-    fn pass(&mut self, sink: &mut Sink, limit: usize) -> usize {
+    fn pass(&mut self, outputs: &mut Outputs, limit: usize) -> usize {
+        let Some(sink) = outputs.only() else { return 0 };
         let Some(endpoint) = self.endpoint.as_ref().filter(|_| self.splicing.straight != Straight::No) else {
             return 0;
         };

@@ -47,8 +47,8 @@ pub trait Upstream<C, B>: Producer {
 
 /// A consumer that says whether it takes bytes.
 pub trait Downstream<B>: Consumer<B> {
-    /// It may take bytes.
-    fn is_ready(&self) -> bool;
+    /// It may take some of the `held` bytes in the buffer.
+    fn is_ready(&self, held: usize) -> bool;
     /// The last byte is out, and no more will come.
     fn is_finished(&self) -> bool;
     /// Bytes that it has taken since the beginning.
@@ -325,7 +325,7 @@ where
     }
 
     fn consumer_is_ready(&self) -> bool {
-        self.proxy.consumer().is_some_and(C::is_ready)
+        self.proxy.consumer().is_some_and(|consumer| consumer.is_ready(self.proxy.buffered()))
     }
 
     fn can_take_in(&self) -> bool {

@@ -27,8 +27,8 @@ pub struct CommandLine {
 pub struct Config {
     /// What is read, one after the other; at least one.
     pub inputs: Vec<Address>,
-    /// What is written; stdout if nothing.
-    pub output: Option<Address>,
+    /// What is written, and each gets every byte; stdout if there is none.
+    pub outputs: Vec<Address>,
     /// Files are written at their end, and what is in them stays.
     pub append: bool,
     /// The system is asked to keep what was written to files before success is reported.
@@ -83,7 +83,7 @@ impl Config {
 
     /// Whether stdout gets the bytes.
     pub fn writes_to_stdout(&self) -> bool {
-        self.output.as_ref().is_none_or(|output| *output == Address::Standard)
+        self.outputs.is_empty() || self.outputs.contains(&Address::Standard)
     }
 
     /// The name of the group, if there is one.

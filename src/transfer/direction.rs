@@ -10,8 +10,8 @@ use jiff::{Timestamp, Zoned};
 
 use crate::budget::{GroupFile, Membership};
 use crate::buffer::{self, Fifo};
-use crate::endpoint::{self, Awaited, Checksum, Endpoint, EndpointError, News, Opening, Sink, Source, Splicing};
-use crate::flow::{Flow, Needs, Side, StartMark, Watermarks};
+use crate::endpoint::{self, Awaited, Checksum, Endpoint, EndpointError, News, Opening, Outputs, Source, Splicing};
+use crate::flow::{Downstream, Flow, Needs, Side, StartMark, Watermarks};
 use crate::os::{RunDelay, clock};
 use crate::poller::{Interest, Key, Poller, Ready};
 use crate::shaping::{Limit, Pace, Rate, TOKENS_PER_RECORD, TokenBucket, Unit};
@@ -53,7 +53,7 @@ pub(super) type Share = Rc<RefCell<Membership<GroupFile>>>;
 #[derive(Debug)]
 pub(super) struct Direction {
     name: Option<&'static str>,
-    flow: Flow<Source, Sink, Fifo, TokenBucket<Share>>,
+    flow: Flow<Source, Outputs, Fifo, TokenBucket<Share>>,
     /// Inputs that come after the one that is being read.
     inputs: Inputs,
     /// The next input, while it is being opened.
@@ -62,9 +62,12 @@ pub(super) struct Direction {
     notices: VecDeque<Notice>,
     /// The size to which the pipes of the neighbours are grown.
     pipe_size: Option<usize>,
-    /// Of the two ends in the poller; none of an end that is always ready.
+    /// Of the input in the poller; none if it is always ready.
     input: Option<Key>,
-    output: Option<Key>,
+    /// The outputs that are not always ready, by number.
+    outputs: Vec<(usize, Key)>,
+    /// The names of outputs that were left out, and how many bytes arrived there.
+    left_out: Vec<(String, u64)>,
     pace: Pace,
     /// The limit in force, in tokens per second, without a pause.
     rate: Option<u64>,
@@ -87,22 +90,26 @@ pub(super) struct Direction {
 }
 
 impl Direction {
-    /// A direction from `inputs`, one after the other, to `output`, at `rate`, that draws on `group`.
+    /// A direction from `inputs`, one after the other, to all of `outputs`, at `rate`, that draws on
+    /// `group`.
     pub(super) fn new(
         config: &Config,
         rate: Rate,
         inputs: impl Into<Inputs>,
-        mut output: Endpoint,
+        mut outputs: Vec<Endpoint>,
         group: Share,
         checksum: Option<Checksum>,
         poller: &mut Poller,
     ) -> Self {
         let mut inputs = inputs.into();
-        let output_key = poller.add(&output, Interest::Departure);
-        if output_key.is_none() {
-            output.set_always_ready();
+        let mut output_keys = Vec::new();
+        for (id, output) in outputs.iter_mut().enumerate() {
+            match poller.add(&*output, Interest::Departure) {
+                Some(key) => output_keys.push((id, key)),
+                None => output.set_always_ready(),
+            }
+            config.pipe_size.into_iter().for_each(|size| output.grow_pipe(size));
         }
-        config.pipe_size.into_iter().for_each(|size| output.grow_pipe(size));
         let (unit, end) = (config.unit(), config.records.map(RecordKind::end));
         let pace = Pace::new(rate, config.burst, config.catch_up, group.borrow().is_shared()).counting(unit);
         let mut first = inputs.next();
@@ -118,7 +125,7 @@ impl Direction {
         let flow = Flow::new(
             Source::new(streaming, config.stop_after, unit),
             streaming,
-            checksum.into_iter().fold(end.into_iter().fold(Sink::new(output), Sink::of_records), Sink::summing),
+            Outputs::new(outputs, end, checksum),
             end.into_iter().fold(Fifo::new(config.buffer, true), Fifo::of_records),
             Watermarks::new(config.buffer, config.low_water),
             TokenBucket::empty(None).below(group),
@@ -134,7 +141,8 @@ impl Direction {
             notices: VecDeque::new(),
             pipe_size: config.pipe_size,
             input: first_key,
-            output: output_key,
+            outputs: output_keys,
+            left_out: Vec::new(),
             pace,
             rate: None,
             unit,
@@ -173,14 +181,15 @@ impl Direction {
                 return Ok(());
             }
         };
-        let Some(sink) = self.flow.proxy().consumer() else { return Ok(()) };
-        endpoint::check_feeding(&endpoint, sink.endpoint())?;
+        let outputs = self.flow.proxy().consumer().map_or(Vec::new(), Outputs::endpoints);
+        outputs.iter().try_for_each(|output| endpoint::check_feeding(&endpoint, output))?;
         if self.input.is_none() {
             self.input = add_input(&mut endpoint, poller);
         }
         self.pipe_size.into_iter().for_each(|size| endpoint.grow_pipe(size));
-        let seen = self.unit == Unit::Records || sink.is_summing();
-        let splicing = if seen { Splicing::NONE } else { Splicing::between(&endpoint, sink.endpoint()) };
+        let summing = self.flow.proxy().consumer().is_some_and(Outputs::is_summing);
+        let seen = self.unit == Unit::Records || summing;
+        let splicing = if seen { Splicing::NONE } else { Splicing::between(&endpoint, &outputs) };
         let another = !self.inputs.is_empty();
         if let Some(source) = self.flow.proxy_mut().producer_mut() {
             source.take_up(endpoint, splicing, another);
@@ -205,6 +214,34 @@ impl Direction {
             let next = self.inputs.next();
             self.go_on_with(next, poller);
         }
+    }
+
+    /// Takes note of outputs that were left out.
+    fn look_at_outputs(&mut self, poller: &mut Poller) {
+        while let Some((id, sink, error)) = self.flow.proxy_mut().consumer_mut().and_then(Outputs::take_left_out) {
+            // Before it is closed, since its number may then be another's.
+            for (_, key) in self.outputs.extract_if(.., |(output, _)| *output == id) {
+                poller.set_interest(key, Interest::Nothing);
+            }
+            self.left_out(error, sink.delivered() - sink.unacknowledged());
+        }
+    }
+
+    /// An output is fed no longer, and `arrived` bytes have arrived there.
+    pub(super) fn left_out(&mut self, error: EndpointError, arrived: u64) {
+        self.left_out.push((error.label.clone(), arrived));
+        self.notices.push_back(Notice::Failed(error));
+    }
+
+    /// How many bytes did not arrive at each output that was left out, in words.
+    pub(super) fn missing_elsewhere(&self) -> impl Iterator<Item = String> {
+        let read = self.flow.delivered() + self.flow.proxy().buffered() as u64;
+        self.left_out.iter().map(move |(label, arrived)| {
+            format!(
+                "{label}: {arrived} bytes arrived; {} bytes were read and not delivered",
+                read.saturating_sub(*arrived)
+            )
+        })
     }
 
     /// Waits no more for the input: before it is closed, since its number may then be another's.
@@ -238,7 +275,7 @@ impl Direction {
 
     /// Bytes that were written, and that the peer of a connection has not acknowledged.
     pub(super) fn unacknowledged(&self) -> u64 {
-        self.flow.proxy().consumer().map_or(0, Sink::unacknowledged)
+        self.flow.proxy().consumer().map_or(0, Outputs::unacknowledged)
     }
 
     /// Gives it a name, for records: a run of several flows tells them apart.
@@ -262,7 +299,7 @@ impl Direction {
     }
 
     /// The flow itself.
-    pub(super) fn flow(&self) -> &Flow<Source, Sink, Fifo, TokenBucket<Share>> {
+    pub(super) fn flow(&self) -> &Flow<Source, Outputs, Fifo, TokenBucket<Share>> {
         &self.flow
     }
 
@@ -330,6 +367,7 @@ impl Direction {
     ) -> Result<bool, EndpointError> {
         for _ in 0..STEPS_PER_TURN {
             self.look_at_input(poller);
+            self.look_at_outputs(poller);
             let now = clock::now();
             if self.flow.delay(now).max(self.flow.kept_waiting(now)) >= NOTABLE_DELAY {
                 if poller.signals().was_continued() {
@@ -370,10 +408,11 @@ impl Direction {
         if let Some(key) = self.input.filter(|_| self.awaited.is_none()) {
             poller.set_interest(key, if needs.input { Interest::Read } else { Interest::Nothing });
         }
-        if let Some(key) = self.output {
+        for (id, key) in &self.outputs {
             // Without interest in writing, the news that the consumer has left still comes.
-            let settles = self.flow.proxy().consumer().is_some_and(Sink::is_settling);
-            poller.set_interest(key, if needs.output || settles { Interest::Write } else { Interest::Departure });
+            let sink = self.flow.proxy().consumer().and_then(|outputs| outputs.fed(*id));
+            let waits = sink.is_some_and(|sink| (needs.output && !sink.is_ready(0)) || sink.is_settling());
+            poller.set_interest(*key, if waits { Interest::Write } else { Interest::Departure });
         }
         needs
     }
@@ -399,7 +438,7 @@ impl Direction {
         let proxy = self.flow.proxy();
         let endpoint = match side {
             Side::Producer => proxy.producer().and_then(Source::endpoint),
-            Side::Consumer => proxy.consumer().map(Sink::endpoint),
+            Side::Consumer => proxy.consumer().and_then(Outputs::slowest),
         };
         endpoint.map_or("the input", Endpoint::label)
     }
@@ -418,11 +457,14 @@ impl Direction {
         if self.input == Some(ready.key) {
             proxy.producer_mut().into_iter().for_each(Source::set_ready);
         }
-        if self.output == Some(ready.key)
-            && let Some(sink) = proxy.consumer_mut()
+        let output = self.outputs.iter().find(|(_, key)| *key == ready.key);
+        if let Some((id, _)) = output
+            && let Some(outputs) = proxy.consumer_mut()
+            && let Some(sink) = outputs.fed_mut(*id)
         {
             if ready.gone && sink.has_gone() {
-                return Err(sink.departure());
+                let error = sink.departure();
+                return outputs.leave_out(*id, error);
             }
             if ready.writable {
                 sink.set_ready();
@@ -441,15 +483,15 @@ impl Direction {
 
     /// Nothing moves any more: both ends are closed, and the bytes that are held are lost.
     pub(super) fn abandon(&mut self, poller: &mut Poller) {
-        self.forget_output(poller);
+        self.forget_outputs(poller);
         self.end_input(poller);
         self.delivered = Some(self.flow.delivered());
         self.keep_checksum();
         let _ = self.flow.take_consumer();
     }
 
-    fn forget_output(&mut self, poller: &mut Poller) {
-        if let Some(key) = self.output.take() {
+    fn forget_outputs(&mut self, poller: &mut Poller) {
+        for (_, key) in self.outputs.drain(..) {
             poller.set_interest(key, Interest::Nothing);
         }
     }
@@ -467,22 +509,22 @@ impl Direction {
 
     /// The checksum stays when the consumer goes.
     fn keep_checksum(&mut self) {
-        let checksum = self.flow.proxy_mut().consumer_mut().and_then(Sink::take_checksum);
+        let checksum = self.flow.proxy_mut().consumer_mut().and_then(Outputs::take_checksum);
         self.checksum = checksum.or(self.checksum.take());
     }
 
-    /// Closes the output, if it is still there, once the system has kept what was written to it if
-    /// it is to `sync`.
-    ///
-    /// # Errors
-    /// When the system could not keep what was written to it.
-    pub(super) fn close(&mut self, sync: bool, poller: &mut Poller) -> Result<(), EndpointError> {
-        self.forget_output(poller);
+    /// Closes the outputs, once the system has kept what was written to them if it is to `sync`.
+    /// Returns the errors of those of which the system could not keep what was written.
+    pub(super) fn close(&mut self, sync: bool, poller: &mut Poller) -> Vec<EndpointError> {
+        self.forget_outputs(poller);
         self.delivered.get_or_insert(self.flow.delivered());
         self.keep_checksum();
-        let Some(output) = self.flow.take_consumer().map(Sink::into_endpoint) else { return Ok(()) };
-        let synced = if sync { output.sync() } else { Ok(()) };
-        synced.and(output.close())
+        let outputs = self.flow.take_consumer().map_or(Vec::new(), Outputs::into_endpoints);
+        let close = |output: Endpoint| {
+            let synced = if sync { output.sync() } else { Ok(()) };
+            synced.and(output.close())
+        };
+        outputs.into_iter().filter_map(|output| close(output).err()).collect()
     }
 
     /// Holds at most `size` bytes from now on, with the same share of them for the low watermark.

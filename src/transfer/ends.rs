@@ -65,61 +65,102 @@ pub(super) fn size_of_all(inputs: &[Address]) -> Option<u64> {
     inputs.iter().map(endpoint::size_of).sum()
 }
 
-/// Device and inode of the output and of all inputs that have them.
-pub(super) fn identities(config: &Config, output: &Endpoint) -> Vec<(u64, u64)> {
+/// Device and inode of all outputs and inputs that have them.
+pub(super) fn identities(config: &Config, outputs: &[Endpoint]) -> Vec<(u64, u64)> {
     let inputs = config.inputs.iter().filter_map(|address| match address {
         Address::File(path) => rustix::fs::stat(path).ok(),
         Address::Standard => rustix::fs::fstat(rustix::stdio::stdin()).ok(),
         _ => None,
     });
-    rustix::fs::fstat(output).ok().into_iter().chain(inputs).map(|stat| (stat.st_dev, stat.st_ino)).collect()
+    let outputs = outputs.iter().filter_map(|output| rustix::fs::fstat(output).ok());
+    outputs.chain(inputs).map(|stat| (stat.st_dev, stat.st_ino)).collect()
 }
 
-/// Opens the output, and waits for it if something has to happen first. Signals are heard.
-pub(super) fn open_output(
+/// Opens all outputs, and waits for those for which something has to happen first. Signals are
+/// heard. Outputs that cannot be opened come with the reason, if there are others.
+pub(super) fn open_outputs(
     config: &Config,
     poller: &mut Poller,
     reporter: &mut Reporter,
-) -> Result<Endpoint, NotStarted> {
-    let output = wait_for(begin(config)?, poller, reporter)?;
-    if let Some(file) = output.file().filter(|_| !output.is_shared()) {
+) -> Result<(Vec<Endpoint>, Vec<EndpointError>), NotStarted> {
+    let begin = |address| endpoint::open_output(address, config.append, config.connect_timeout);
+    let openings = match &config.outputs[..] {
+        [] => vec![endpoint::stdout().map(Opening::There)],
+        addresses => addresses.iter().map(begin).collect(),
+    };
+    let opened = wait_for(openings, poller, reporter)?;
+    let (mut outputs, mut failures) = (Vec::new(), Vec::new());
+    for result in opened {
+        match result {
+            Ok(endpoint) => outputs.push(endpoint),
+            Err(error) => failures.push(error),
+        }
+    }
+    if outputs.is_empty()
+        && let Some(last) = failures.pop()
+    {
+        failures.into_iter().for_each(|error| reporter.say(error));
+        return Err(last.into());
+    }
+    check(config, &outputs)?;
+    if !config.append {
+        outputs.iter().try_for_each(Endpoint::empty)?;
+    }
+    Ok((outputs, failures))
+}
+
+/// Refuses outputs that are an input, or the same file twice.
+fn check(config: &Config, outputs: &[Endpoint]) -> Result<(), Error> {
+    let files: Vec<_> = outputs.iter().map(|output| output.file().filter(|_| !output.is_shared())).collect();
+    for (at, (output, file)) in outputs.iter().zip(&files).enumerate() {
+        let Some(file) = file else { continue };
         let is_input = |address: &Address| match address {
-            Address::File(path) => FileId::at(path) == Some(file),
-            Address::Standard => endpoint::stdin().is_ok_and(|stdin| stdin.file() == Some(file)),
+            Address::File(path) => FileId::at(path) == Some(*file),
+            Address::Standard => endpoint::stdin().is_ok_and(|stdin| stdin.file() == Some(*file)),
             _ => false,
         };
         if config.inputs.iter().any(is_input) {
-            return Err(Error::FeedsItself(output.label().to_owned()).into());
+            return Err(Error::FeedsItself(output.label().to_owned()));
         }
-        if !config.append {
-            output.empty()?;
+        if files[..at].contains(&Some(*file)) {
+            return Err(Error::Doubled(output.label().to_owned()));
         }
     }
-    Ok(output)
+    Ok(())
 }
 
-fn begin(config: &Config) -> Result<Opening, EndpointError> {
-    match &config.output {
-        None => endpoint::stdout().map(Opening::There),
-        Some(address) => endpoint::open_output(address, config.append, config.connect_timeout),
+/// Waits until all of them are there, or never will be.
+fn wait_for(
+    openings: Vec<Result<Opening, EndpointError>>,
+    poller: &mut Poller,
+    reporter: &mut Reporter,
+) -> Result<Vec<Result<Endpoint, EndpointError>>, NotStarted> {
+    let mut there = Vec::new();
+    let mut awaited = Vec::new();
+    for (at, opening) in openings.into_iter().enumerate() {
+        there.push(match opening {
+            Ok(Opening::There(endpoint)) => Some(Ok(endpoint)),
+            Err(error) => Some(Err(error)),
+            Ok(Opening::Awaited(one)) => {
+                awaited.push((at, poller.add(&one, Interest::Read), one));
+                None
+            }
+        });
     }
-}
-
-fn wait_for(opening: Opening, poller: &mut Poller, reporter: &mut Reporter) -> Result<Endpoint, NotStarted> {
-    let mut awaited = match opening {
-        Opening::There(endpoint) => return Ok(endpoint),
-        Opening::Awaited(awaited) => awaited,
-    };
-    let key = poller.add(&awaited, Interest::Read);
     loop {
-        while let Some(news) = awaited.news() {
-            match news {
-                News::Says(what) => reporter.say(what),
-                News::Done(result) => {
-                    key.into_iter().for_each(|key| poller.set_interest(key, Interest::Nothing));
-                    return Ok(result?);
+        for (at, key, one) in &mut awaited {
+            while let Some(news) = one.news() {
+                match news {
+                    News::Says(what) => reporter.say(what),
+                    News::Done(result) => {
+                        key.iter().for_each(|key| poller.set_interest(*key, Interest::Nothing));
+                        there[*at] = Some(result);
+                    }
                 }
             }
+        }
+        if there.iter().all(Option::is_some) {
+            return Ok(there.into_iter().flatten().collect());
         }
         let now = clock::now();
         poller.wait(None, now);

@@ -80,16 +80,20 @@ impl Transfer {
         describe_flows(&self.directions, &mut self.reporter);
         let sum = |of: fn(&Direction) -> u64| self.directions.iter().map(of).sum::<u64>();
         let undelivered = sum(Direction::undelivered);
-        let arrived = config.output.is_some().then(|| sum(Direction::delivered) - sum(Direction::unacknowledged));
-        let mut closed = Ok(());
+        let arrived = (config.outputs.len() == 1).then(|| sum(Direction::delivered) - sum(Direction::unacknowledged));
+        let mut closed = Vec::new();
         for direction in &mut self.directions {
+            direction.missing_elsewhere().for_each(|line| self.reporter.say(line));
             // Some file systems report a full disk only now.
-            closed = closed.and(direction.close(config.sync && end.is_ok(), &mut self.poller));
+            closed.extend(direction.close(config.sync && end.is_ok(), &mut self.poller));
         }
         let hash = self.directions.last_mut().and_then(Direction::take_checksum).and_then(Checksum::finish);
         self.reporter.facts.hash = hash.map(|(algorithm, digest)| Hash { algorithm: algorithm.to_string(), digest });
         let end = match end {
-            Ok(end @ (End::Delivered | End::Incomplete)) => closed.map(|()| end).map_err(Error::from),
+            Ok(end @ (End::Delivered | End::Incomplete)) => match closed.pop() {
+                Some(error) => Err(error.into()),
+                None => Ok(end),
+            },
             end => end,
         };
         self.reporter.finish(

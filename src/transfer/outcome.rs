@@ -13,7 +13,8 @@ use crate::units::show_timeout;
 pub enum End {
     /// Everything that was read was delivered.
     Delivered,
-    /// The same, and an input could not be read to its end. The user has been told of it.
+    /// The same, and an input could not be read to its end, or an output was left out. The user has
+    /// been told of it.
     Incomplete,
     /// The consumer left first.
     ConsumerLeft,
@@ -33,6 +34,8 @@ pub enum Error {
     Endpoint(EndpointError),
     /// The output of this name is a file that is also an input.
     FeedsItself(String),
+    /// The output of this name is the same file as another.
+    Doubled(String),
     /// The group that was to be joined.
     Group(GroupError),
     /// Where the records of the run were to go.
@@ -73,6 +76,7 @@ impl fmt::Display for Error {
         match self {
             Error::Endpoint(error) => error.fmt(f),
             Error::FeedsItself(label) => write!(f, "{label}: input and output are the same file"),
+            Error::Doubled(label) => write!(f, "{label}: two outputs are the same file"),
             Error::Group(error) => error.fmt(f),
             Error::Stats(error) => write!(f, "--stats: {error}"),
             Error::Command(name, error) => write!(f, "{name}: {error}"),
@@ -125,6 +129,6 @@ pub struct Outcome {
     pub end: Result<End, Error>,
     /// Bytes that were read and not delivered.
     pub undelivered: u64,
-    /// Bytes that arrived, where the output is one that the user named.
+    /// Bytes that arrived, where there is a single output that the user named.
     pub arrived: Option<u64>,
 }

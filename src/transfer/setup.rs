@@ -77,15 +77,16 @@ fn checksum(config: &Config) -> Result<Option<Checksum>, Error> {
     config.hash.map(Checksum::new).transpose().map_err(Error::Checksum)
 }
 
-/// A direction from the inputs to the output.
+/// A direction from the inputs to all outputs.
 fn plain(config: &Config, group: Share, poller: &mut Poller, reporter: &mut Reporter) -> Result<Direction, NotStarted> {
     let inputs = Inputs::new(config);
-    let output = ends::open_output(config, poller, reporter)?;
-    reporter.begin(&ends::identities(config, &output)).map_err(Error::Stats)?;
+    let (outputs, not_opened) = ends::open_outputs(config, poller, reporter)?;
+    reporter.begin(&ends::identities(config, &outputs)).map_err(Error::Stats)?;
     if config.inputs == [Address::Standard] && stdin().is_terminal() {
         reporter.reads_from_terminal();
     }
-    let direction = Direction::new(config, config.rate.clone(), inputs, output, group, checksum(config)?, poller);
+    let mut direction = Direction::new(config, config.rate.clone(), inputs, outputs, group, checksum(config)?, poller);
+    not_opened.into_iter().for_each(|error| direction.left_out(error, 0));
     if config.records.is_some() {
         return Ok(direction);
     }
@@ -108,17 +109,17 @@ fn wrap(
     reporter: &mut Reporter,
 ) -> Result<(Vec<Direction>, Option<Wrapping>), NotStarted> {
     let output = endpoint::stdout()?;
-    reporter.begin(&ends::identities(config, &output)).map_err(Error::Stats)?;
+    reporter.begin(&ends::identities(config, std::slice::from_ref(&output))).map_err(Error::Stats)?;
     let own_stdin = stdin().is_terminal();
     let input = if own_stdin { None } else { Some(endpoint::stdin()?) };
     let (wrapping, to_command, from_command) = Wrapping::start(line, own_stdin, poller)?;
     let mut directions = Vec::new();
     if let (Some(input), Some(to_command)) = (input, to_command) {
-        let up = Direction::new(config, line.up.clone(), input, to_command, group.clone(), None, poller);
+        let up = Direction::new(config, line.up.clone(), input, vec![to_command], group.clone(), None, poller);
         directions.push(up.named("up"));
     }
     let down =
-        Direction::new(config, line.down.clone(), from_command, output, group.clone(), checksum(config)?, poller);
+        Direction::new(config, line.down.clone(), from_command, vec![output], group.clone(), checksum(config)?, poller);
     directions.push(down.named("down"));
     Ok((directions, Some(wrapping)))
 }

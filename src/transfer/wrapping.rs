@@ -70,7 +70,7 @@ impl Transfer {
             let error = direction.take_input_error();
             let closed = direction.close(false, &mut self.poller);
             self.release(at);
-            for error in error.into_iter().chain(closed.err()) {
+            for error in error.into_iter().chain(closed) {
                 self.say_failed(at, &error);
             }
         }

@@ -1,0 +1,163 @@
+//! One output or several, as the proxy's consumer.
+
+use super::{Checksum, Endpoint, EndpointError, Lane, Sink};
+use crate::buffer::Fifo;
+use crate::flow::{Consumer, Downstream, Fanout};
+
+/// What is fed: one output, or several that all get every byte.
+#[derive(Debug)]
+pub enum Outputs {
+    /// One, with the shortest way.
+    One(Box<Sink>),
+    /// Several.
+    Many(Fanout<Lane, EndpointError>),
+}
+
+impl Outputs {
+    /// All of these outputs, at least one. Their numbers count from 0. A single one gets records that
+    /// end with the byte `end` as wholes, and may have a checksum.
+    pub fn new(mut endpoints: Vec<Endpoint>, end: Option<u8>, checksum: Option<Checksum>) -> Self {
+        if endpoints.len() == 1
+            && let Some(endpoint) = endpoints.pop()
+        {
+            let sink = end.into_iter().fold(Sink::new(endpoint), Sink::of_records);
+            return Outputs::One(Box::new(checksum.into_iter().fold(sink, Sink::summing)));
+        }
+        let sinks = endpoints.into_iter().map(Sink::new);
+        Outputs::Many(Fanout::new(sinks.enumerate().map(|(id, sink)| Lane::new(id, sink))))
+    }
+
+    /// The endpoints that are still fed.
+    pub fn endpoints(&self) -> Vec<&Endpoint> {
+        match self {
+            Outputs::One(sink) => vec![sink.endpoint()],
+            Outputs::Many(fanout) => fanout.branches().map(|lane| lane.sink().endpoint()).collect(),
+        }
+    }
+
+    /// The first that takes no more for now; else the first.
+    pub fn slowest(&self) -> Option<&Endpoint> {
+        match self {
+            Outputs::One(sink) => Some(sink.endpoint()),
+            Outputs::Many(fanout) => {
+                let mut sinks = fanout.branches().map(Lane::sink);
+                let slow = sinks.find(|sink| !sink.is_ready(0)).or_else(|| fanout.branches().map(Lane::sink).next());
+                slow.map(Sink::endpoint)
+            }
+        }
+    }
+
+    /// The output of this number, if it is still fed.
+    pub fn fed(&self, id: usize) -> Option<&Sink> {
+        match self {
+            Outputs::One(sink) => Some(sink),
+            Outputs::Many(fanout) => fanout.branches().find(|lane| lane.id() == id).map(Lane::sink),
+        }
+    }
+
+    /// The output of this number, if it is still fed, to tell it of readiness.
+    pub fn fed_mut(&mut self, id: usize) -> Option<&mut Sink> {
+        match self {
+            Outputs::One(sink) => Some(sink),
+            Outputs::Many(fanout) => fanout.branches_mut().find(|lane| lane.id() == id).map(Lane::sink_mut),
+        }
+    }
+
+    /// Whether there is a checksum, so that bytes must not be spliced.
+    pub fn is_summing(&self) -> bool {
+        matches!(self, Outputs::One(sink) if sink.is_summing())
+    }
+
+    /// Takes the checksum out, if there is one.
+    pub fn take_checksum(&mut self) -> Option<Checksum> {
+        self.only().and_then(Sink::take_checksum)
+    }
+
+    /// The only output, if there is but one.
+    pub fn only(&mut self) -> Option<&mut Sink> {
+        match self {
+            Outputs::One(sink) => Some(sink),
+            Outputs::Many(_) => None,
+        }
+    }
+
+    /// Feeds the output of this number no longer.
+    ///
+    /// # Errors
+    /// Gives the error back if it is the last one.
+    pub fn leave_out(&mut self, id: usize, error: EndpointError) -> Result<(), EndpointError> {
+        match self {
+            Outputs::One(_) => Err(error),
+            Outputs::Many(fanout) => fanout.leave_out(|lane| lane.id() == id, error),
+        }
+    }
+
+    /// The next output that was left out, with its number, and why. The answer is given once.
+    pub fn take_left_out(&mut self) -> Option<(usize, Sink, EndpointError)> {
+        match self {
+            Outputs::One(_) => None,
+            Outputs::Many(fanout) => fanout.take_left_out().map(|(lane, error)| (lane.id(), lane.into_sink(), error)),
+        }
+    }
+
+    /// Bytes that were written, and that the peer of a connection has not acknowledged: of the
+    /// output that lacks most.
+    pub fn unacknowledged(&self) -> u64 {
+        match self {
+            Outputs::One(sink) => sink.unacknowledged(),
+            Outputs::Many(fanout) => fanout.branches().map(|lane| lane.sink().unacknowledged()).max().unwrap_or(0),
+        }
+    }
+
+    /// The endpoints of those that are still fed, to close them.
+    pub fn into_endpoints(self) -> Vec<Endpoint> {
+        match self {
+            Outputs::One(sink) => vec![sink.into_endpoint()],
+            Outputs::Many(fanout) => fanout.into_branches().map(|lane| lane.into_sink().into_endpoint()).collect(),
+        }
+    }
+}
+
+impl Consumer<Fifo> for Outputs {
+    type Error = EndpointError;
+
+    fn register_producer(&mut self, _streaming: bool) {}
+    fn unregister_producer(&mut self) {}
+
+    fn write(&mut self, buffer: &mut Fifo, limit: usize) -> Result<usize, EndpointError> {
+        match self {
+            Outputs::One(sink) => sink.write(buffer, limit),
+            Outputs::Many(fanout) => fanout.write(buffer, limit),
+        }
+    }
+
+    fn finish(&mut self) {
+        match self {
+            Outputs::One(sink) => Consumer::finish(&mut **sink),
+            Outputs::Many(fanout) => fanout.finish(),
+        }
+    }
+}
+
+impl Downstream<Fifo> for Outputs {
+    fn is_ready(&self, held: usize) -> bool {
+        match self {
+            Outputs::One(sink) => sink.is_ready(held),
+            Outputs::Many(fanout) => fanout.is_ready(held),
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        match self {
+            Outputs::One(sink) => sink.is_finished(),
+            Outputs::Many(fanout) => fanout.is_finished(),
+        }
+    }
+
+    fn delivered(&self) -> u64 {
+        match self {
+            Outputs::One(sink) => sink.delivered(),
+            Outputs::Many(fanout) => fanout.delivered(),
+        }
+    }
+}
