@@ -50,6 +50,8 @@ fn main() -> ExitCode {
         Set { name: "join-64", run: join_64 },
         Set { name: "alone", run: alone },
         Set { name: "change", run: change },
+        Set { name: "trickle", run: trickle },
+        Set { name: "busy", run: busy },
     ];
     main_with(env!("CARGO_BIN_EXE_pcproxy"), &sets)
 }
@@ -124,6 +126,17 @@ impl Scene {
     fn add(&mut self, count: usize, arguments: &[&str]) -> Result<()> {
         for _ in 0..count {
             let (source, input) = source()?;
+            let (pcproxy, pipe) = self.start(&input, arguments)?;
+            self.members.push(Member { source, input, pcproxy, pipe });
+        }
+        Ok(())
+    }
+
+    /// The same with a source that these words start.
+    fn add_from(&mut self, count: usize, words: &[String], arguments: &[&str]) -> Result<()> {
+        for _ in 0..count {
+            let (input, writer) = pipe()?;
+            let source = Stage::start(words, Stdio::null(), writer)?;
             let (pcproxy, pipe) = self.start(&input, arguments)?;
             self.members.push(Member { source, input, pcproxy, pipe });
         }
@@ -214,6 +227,59 @@ fn sum_8(options: &Options) -> Result<()> {
         ])
     })?;
     print!("{table}");
+    Ok(())
+}
+
+/// One that always wants more beside many that pass on a little now and then.
+fn trickle(options: &Options) -> Result<()> {
+    let time = part(options, 5);
+    for bytes in [100, 6000, 40_000] {
+        for count in [5, 20, 60] {
+            let title = format!("trickle: 1 member and {count} with {bytes} bytes every 20 ms in 10M");
+            let table = verdicts(&title, runs(options), || {
+                let mut scene = Scene::new(options, &[("all", "10M")])?;
+                scene.add(1, &["--group", "all"])?;
+                scene.add_from(count, &roles::drip(bytes, 20)?, &["--group", "all"])?;
+                let log = scene.run(time)?;
+                let sum = log.curve(10 * MIB);
+                Ok(vec![
+                    Figure::new("sum, % of the limit", AtLeast(97.0), [100.0 + sum.error()]),
+                    Figure::new("sum, burst ms", AtMost(15.0), [sum.sigma_ms()]),
+                    lateness(&log),
+                ])
+            })?;
+            print!("{table}");
+        }
+    }
+    Ok(())
+}
+
+/// Four members beside programs that use up the processors.
+fn busy(options: &Options) -> Result<()> {
+    let time = part(options, 5);
+    for loops in [0, 4, 12] {
+        let title = format!("busy: 4 members in 40M beside {loops} busy loops");
+        let table = verdicts(&title, runs(options), || {
+            let spinning: Result<Vec<_>> =
+                (0..loops).map(|_| Stage::start(&roles::spin()?, Stdio::null(), Stdio::null())).collect();
+            let spinning = spinning?;
+            let mut scene = Scene::new(options, &[("all", "40M")])?;
+            scene.add(4, &["--group", "all"])?;
+            let log = scene.run(time);
+            for stage in spinning {
+                stage.signal(Signal::KILL)?;
+            }
+            let (log, most) = (log?, if loops > 4 { 1.0 } else { 0.3 });
+            let sum = log.curve(LIMIT);
+            Ok(vec![
+                Figure::new("sum, error %", Within(most), [sum.error()]),
+                Figure::new("sum, burst ms", Open, [sum.sigma_ms()]),
+                fairness(&log, 0..4),
+                lateness(&log),
+            ])
+        })?;
+        print!("{table}");
+    }
     Ok(())
 }
 

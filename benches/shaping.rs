@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Set { name: "rate-100K", run: |options| rate(options, "100K", 100 * KIB) },
         Set { name: "rate-10M", run: |options| rate(options, "10M", 10 * MIB) },
         Set { name: "rate-500M", run: |options| rate(options, "500M", 500 * MIB) },
+        Set { name: "busy", run: busy },
         Set { name: "after-idle", run: after_idle },
         Set { name: "after-suspend", run: after_suspend },
         Set { name: "small-buffer", run: small_buffer },
@@ -138,6 +139,30 @@ fn rate(options: &Options, name: &str, rate: u64) -> Result<()> {
     let contestants = shapers(options, (name, rate));
     let title = format!("rate-{name}: {} s of a source that offers more", time.as_secs_f64());
     print!("{}", curves(options, title, &contestants, rate, time));
+    Ok(())
+}
+
+/// How rates are kept beside programs that use up the processors.
+fn busy(options: &Options) -> Result<()> {
+    let time = window(options, 5);
+    for loops in [0, 4, 12] {
+        let spinning: Result<Vec<_>> =
+            (0..loops).map(|_| Stage::start(&roles::spin()?, Stdio::null(), Stdio::null())).collect();
+        let spinning = spinning?;
+        for rate in [("100K", 100 * KIB), ("10M", 10 * MIB), ("100M", 100 * MIB), ("500M", 500 * MIB)] {
+            let contestants = found([
+                Some(pcproxy(options, rate, &[])),
+                Some(pcproxy(options, rate, &["--catch-up", "0"])),
+                peer("pv", &["-q", "-L"], rate),
+                peer("cstream", &["-t"], rate),
+            ]);
+            let title = format!("busy: {} beside {loops} busy loops, {} s", rate.0, time.as_secs_f64());
+            print!("{}", curves(options, title, &contestants, rate.1, time));
+        }
+        for stage in spinning {
+            stage.signal(Signal::KILL)?;
+        }
+    }
     Ok(())
 }
 

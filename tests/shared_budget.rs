@@ -16,7 +16,7 @@ use pcproxy::budget::{
 };
 use pcproxy::buffer::Buffer;
 use pcproxy::flow::{Consumer, Downstream, Fill, Flow, Producer, Upstream, Watermarks};
-use pcproxy::shaping::{Burst, Limit, Shaper, TokenBucket};
+use pcproxy::shaping::{Burst, Limit, Shaper, TokenBucket, Unit};
 use proptest::prelude::*;
 
 /// Billionths of a byte in a byte, nanoseconds in a second.
@@ -78,7 +78,7 @@ fn limit(rate: u64) -> GroupLimit {
 
 /// What a member is answered that gives back and wants so many bytes.
 fn ask(budget: &mut Budget, who: usize, terms: Terms, give_back: u64, want: u64, now: Duration) -> Answer {
-    budget.answer(&Ask { id: id(who), terms, give_back, used: 0, want, now }, USE_WITHIN)
+    budget.answer(&Ask { id: id(who), terms, give_back, used: 0, want, now, late: Duration::ZERO }, USE_WITHIN)
 }
 
 fn guaranteed(guaranteed: u64) -> Terms {
@@ -271,6 +271,10 @@ struct World {
     log: Vec<Use>,
     /// When any of the groups was asked.
     asks: Rc<RefCell<Vec<Duration>>>,
+    /// How much delay of the machine members make up for.
+    catch_up: Duration,
+    /// How long a process may have to wait for a processor; zero on a quiet machine.
+    busy: Duration,
     dice: u64,
 }
 
@@ -285,6 +289,8 @@ impl World {
             log: Vec::new(),
             asks: Rc::default(),
             dice: 1,
+            catch_up: Duration::ZERO,
+            busy: Duration::ZERO,
         };
         limits.iter().enumerate().for_each(|(group, limit)| world.set_limit(group, Some(*limit)));
         world
@@ -307,9 +313,9 @@ impl World {
         let who = self.processes.len();
         let ledger = |group: usize| Watched { budget: self.groups[group].clone(), asks: self.asks.clone() };
         let levels = groups.iter().map(|&group| Member::new(ledger(group), id(who), terms)).collect();
-        let mut own = TokenBucket::empty(own.map(|rate| Limit::paced(rate, None)));
+        let mut own = TokenBucket::empty(own.map(|rate| Limit::of_member(Unit::Bytes, rate, None)));
         own.drip(self.now);
-        let shaper = own.below(Membership::new(levels));
+        let shaper = own.below(Membership::new(levels).with_catch_up(self.catch_up));
         self.processes.push(Process::new(groups, shaper));
         self.set_demand(who, demand);
         who
@@ -362,6 +368,9 @@ impl World {
 
     /// How late a process wakes up: a little as a rule, by milliseconds now and then.
     fn lateness(&mut self) -> Duration {
+        if !self.busy.is_zero() {
+            return micros(self.roll(self.busy.as_micros() as u64));
+        }
         let most = if self.roll(100) == 0 { 5000 } else { 200 };
         micros(self.roll(most))
     }
@@ -489,6 +498,28 @@ fn expect_near(what: &str, figure: f64, wanted: f64, tolerance: f64) {
 /// A span without the first second.
 fn until(millis: u64) -> Range<Duration> {
     at(1000)..at(millis)
+}
+
+#[test]
+fn a_group_beside_a_busy_machine_reaches_its_limit_and_makes_up_for_nothing_else() {
+    for (count, busy) in [(4, 20), (4, 60), (16, 40)] {
+        let mut world = World::new(&[limit(RATE)]);
+        (world.catch_up, world.busy) = (at(250), at(busy));
+        world.start_many(count, &[0], Demand::Endless);
+        world.run(at(11_000));
+        expect_near(&format!("sum of {count} that wait up to {busy} ms"), world.sum(until(11_000)), 1e7, 0.01);
+        // Nobody ever gets more than the limit and what was made up for, over any second.
+        let most = (100..1000).map(|bin| world.sum(at(10 * bin)..at(10 * bin + 1000))).fold(0.0, f64::max);
+        expect("the most in a second", most, 0.0..=1e7 * (1.0 + 0.25 + 0.012));
+    }
+    // Without delays there is nothing to make up for: after a silence comes the burst.
+    let mut world = World::new(&[limit(RATE)]);
+    world.catch_up = at(250);
+    world.start_many(2, &[0], Demand::Nothing);
+    world.run(at(2000));
+    (0..2).for_each(|who| world.set_demand(who, Demand::Endless));
+    world.run(at(2020));
+    expect("after a silence", world.sum(at(2000)..at(2020)) * 0.02, 0.0..=1e7 * (0.012 + 0.020 + 0.006));
 }
 
 #[test]

@@ -2,9 +2,12 @@
 
 use std::env;
 use std::fs::File;
-use std::io::{stdin, stdout};
+use std::hint::spin_loop;
+use std::io::{Write, stdin, stdout};
 use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -24,6 +27,16 @@ pub fn sink() -> Result<Vec<String>> {
     Ok(vec![own_path()?, "role-sink".into()])
 }
 
+/// The words that make this program a source of `bytes` bytes each `every` milliseconds.
+pub fn drip(bytes: usize, every: u64) -> Result<Vec<String>> {
+    Ok(vec![own_path()?, "role-drip".into(), bytes.to_string(), every.to_string()])
+}
+
+/// The words that make this program use up a processor until it is killed.
+pub fn spin() -> Result<Vec<String>> {
+    Ok(vec![own_path()?, "role-spin".into()])
+}
+
 /// Where this program lies.
 fn own_path() -> Result<String> {
     Ok(env::current_exe()?.to_str().context("the path of the benchmark is not text")?.into())
@@ -35,6 +48,10 @@ pub fn play() -> Option<ExitCode> {
     let result = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["role-source", bytes] => bytes.parse().context("no number").and_then(be_source),
         ["role-sink"] => be_sink(),
+        ["role-drip", bytes, every] => be_drip(bytes.parse().ok()?, every.parse().ok()?),
+        ["role-spin"] => loop {
+            spin_loop();
+        },
         _ => return None,
     };
     match result {
@@ -44,6 +61,18 @@ pub fn play() -> Option<ExitCode> {
             Some(ExitCode::FAILURE)
         }
     }
+}
+
+/// Writes `bytes` bytes to stdout every `every` milliseconds, until nobody takes them.
+fn be_drip(bytes: usize, every: u64) -> Result<()> {
+    let (piece, start) = (vec![b'x'; bytes], Instant::now());
+    for turn in 1.. {
+        if stdout().write_all(&piece).and_then(|()| stdout().flush()).is_err() {
+            break;
+        }
+        sleep((start + Duration::from_millis(every * turn)).saturating_duration_since(Instant::now()));
+    }
+    Ok(())
 }
 
 /// Writes `bytes` bytes to stdout at next to no cost: the same pages of memory over and over, passed

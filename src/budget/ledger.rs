@@ -24,6 +24,9 @@ pub struct Ask {
     pub want: u64,
     /// The time of asking.
     pub now: Duration,
+    /// How long the machine has kept the member from using tokens since its latest ask. The ledger
+    /// makes up for it from tokens that overflowed meanwhile.
+    pub late: Duration,
 }
 
 /// What a ledger grants, and how to go on.

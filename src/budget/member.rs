@@ -33,6 +33,8 @@ pub struct Member<L: Ledger> {
     enough: u64,
     /// Why the ledger cannot be used, until it answers again.
     failure: Option<L::Error>,
+    /// Delays of the machine that are yet to be made up for.
+    late: Duration,
 }
 
 impl<L: Ledger> Member<L> {
@@ -52,6 +54,7 @@ impl<L: Ledger> Member<L> {
             spent: 0,
             enough: u64::MAX,
             failure: None,
+            late: Duration::ZERO,
         }
     }
 
@@ -80,12 +83,16 @@ impl<L: Ledger> Member<L> {
     /// Gives back what it holds, and asks for `want` bytes.
     fn ask(&mut self, want: u64, now: Duration) {
         let give_back = if self.held == u64::MAX { 0 } else { self.held };
-        let ask = Ask { id: self.id, terms: self.terms, give_back, used: self.used, want, now };
+        let late = if want > 0 { self.late } else { Duration::ZERO };
+        let ask = Ask { id: self.id, terms: self.terms, give_back, used: self.used, want, now, late };
         match self.ledger.ask(&ask) {
             Reply::Answer(answer) => {
                 (self.held, self.expires, self.ask_again) = (answer.bytes, answer.expires, answer.ask_again);
                 (self.quantum, self.rate, self.failure) = (answer.quantum, answer.rate, None);
                 self.spent = 0;
+                if answer.bytes > 0 && want > 0 {
+                    self.late = Duration::ZERO;
+                }
             }
             Reply::Pending { retry_at } => self.retry_at = retry_at,
             Reply::Failed { error, retry_at } => {
@@ -138,6 +145,8 @@ impl<L: Ledger> Member<L> {
 pub struct Membership<L: Ledger> {
     levels: Vec<Member<L>>,
     now: Duration,
+    /// How much delay of the machine is made up for at most.
+    catch_up: Duration,
 }
 
 impl<L: Ledger> Default for Membership<L> {
@@ -149,7 +158,12 @@ impl<L: Ledger> Default for Membership<L> {
 impl<L: Ledger> Membership<L> {
     /// A membership in several groups at once, the widest first.
     pub fn new(levels: Vec<Member<L>>) -> Self {
-        Membership { levels, now: Duration::ZERO }
+        Membership { levels, now: Duration::ZERO, catch_up: Duration::ZERO }
+    }
+
+    /// The same, making up for delays of the machine of at most `catch_up` at a time.
+    pub fn with_catch_up(self, catch_up: Duration) -> Self {
+        Membership { catch_up, ..self }
     }
 
     /// Whether there is any group at all.
@@ -179,6 +193,12 @@ impl<L: Ledger> Membership<L> {
 impl<L: Ledger> Shaper for Membership<L> {
     fn drip(&mut self, now: Duration) {
         self.now = self.now.max(now);
+    }
+
+    fn late(&mut self, delay: Duration) {
+        for level in &mut self.levels {
+            level.late = self.catch_up.min(level.late.saturating_add(delay));
+        }
     }
 
     fn take(&mut self, least: u64, most: u64) -> Result<u64, Refusal> {

@@ -12,7 +12,7 @@ use crate::os::clock::{self, Earlier, Moment, Origin};
 use crate::os::random;
 
 /// What each record begins with. The last byte is the version of what follows.
-const MAGIC: &[u8; 8] = b"pcgroup\x02";
+const MAGIC: &[u8; 8] = b"pcgroup\x03";
 
 /// Where the bytes begin that the checksum covers.
 const CHECKED: usize = MAGIC.len() + 4;
@@ -267,6 +267,7 @@ mod tests {
             used: 0,
             want: u64::MAX,
             now: Duration::from_millis(millis),
+            late: Duration::ZERO,
         };
         record.change(|budget| budget.answer(&ask, Tempo::LOCAL.use_within).bytes)
     }

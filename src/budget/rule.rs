@@ -37,6 +37,9 @@ const SHORTEST_WAIT: Duration = Duration::from_micros(500);
 /// Members read the clock before they get their turn, so times may lie this far in the future.
 const FUTURE: Duration = Duration::from_secs(2);
 
+/// The longest delay of the machine that a group makes up for at once, in all its members together.
+const MOST_LATE: Duration = Duration::from_millis(250);
+
 /// The limit of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupLimit {
@@ -134,7 +137,7 @@ impl std::error::Error for Overcommitted {}
 /// budget.set_limit(Some(GroupLimit { rate: 1_000_000, burst: None, lasting: true }), at(0))?;
 /// let mut granted = |pid, weight, now| {
 ///     let (id, terms) = (Id { pid, nonce: 0 }, Terms { weight, guaranteed: 0 });
-///     let ask = Ask { id, terms, give_back: 0, used: 0, want: u64::MAX, now };
+///     let ask = Ask { id, terms, give_back: 0, used: 0, want: u64::MAX, now, late: Duration::ZERO };
 ///     budget.answer(&ask, Tempo::LOCAL.use_within).bytes
 /// };
 /// assert_eq!([granted(1, 100, at(0)), granted(2, 300, at(0))], [0, 0]);
@@ -150,6 +153,9 @@ pub struct Budget {
     bucket: u128,
     /// Tokens that are in nobody's account, in billionths of a byte.
     pool: u128,
+    /// Tokens that have overflowed, in billionths of a byte, at most what the rate yields in
+    /// [`MOST_LATE`]: delays of the machine are made up for from these, and from nothing else.
+    lost: u128,
     members: Vec<MemberAccount>,
 }
 
@@ -311,6 +317,7 @@ impl Budget {
         let most = in_tokens(u64::MAX);
         self.pool = self.pool.min(most);
         self.bucket = self.bucket.min(most);
+        self.lost = self.lost.min(most);
         if let Some(limit) = &mut self.limit {
             limit.rate = limit.rate.max(1);
         }
@@ -327,10 +334,10 @@ impl Budget {
     pub fn answer(&mut self, ask: &Ask, use_within: Duration) -> Answer {
         self.admit(ask.id, ask.terms);
         self.give_back(ask.id, ask.give_back, ask.used);
-        self.take(ask.id, ask.want, ask.now, use_within)
+        self.take(ask.id, ask.want, ask.now, ask.late, use_within)
     }
 
-    fn take(&mut self, id: Id, most: u64, now: Duration, use_within: Duration) -> Answer {
+    fn take(&mut self, id: Id, most: u64, now: Duration, late: Duration, use_within: Duration) -> Answer {
         self.settle(now);
         let soon = now + LONGEST_WAIT;
         let nothing = Answer { bytes: 0, expires: now, ask_again: soon, quantum: 1, rate: None };
@@ -361,9 +368,13 @@ impl Budget {
         // No end of bytes is what no limit grants.
         let claim = whole_bytes(member.tokens.min(self.bucket));
         let has = claim.max(whole_bytes(self.bucket.saturating_sub(shares.free_above))).min(u64::MAX - 1);
-        let bytes = if has >= quantum.min(most) { has.min(most) } else { 0 };
-        member.tokens = member.tokens.saturating_sub(in_tokens(bytes));
-        self.bucket -= in_tokens(bytes);
+        let made_up = self.lost.min(u128::from(limit.rate).saturating_mul(late.min(MOST_LATE).as_nanos()));
+        let could = has.saturating_add(whole_bytes(made_up)).min(u64::MAX - 1);
+        let bytes = if could >= quantum.min(most) { could.min(most) } else { 0 };
+        let from_bucket = in_tokens(bytes.min(has));
+        member.tokens = member.tokens.saturating_sub(from_bucket);
+        self.bucket -= from_bucket;
+        self.lost -= in_tokens(bytes) - from_bucket;
         member.room = u128::MAX;
         let mut ask_again = now;
         if bytes == most {
@@ -436,7 +447,7 @@ impl Budget {
             }
         }
         let Some(limit) = self.limit else {
-            (self.bucket, self.pool) = (0, 0);
+            (self.bucket, self.pool, self.lost) = (0, 0, 0);
             self.members.iter_mut().for_each(|account| account.room = 0);
             return;
         };
@@ -450,7 +461,10 @@ impl Budget {
         }
         let dripped = passed.saturating_mul(limit.rate.into());
         self.pool = self.pool.saturating_add(dripped).min(shares.depth.saturating_sub(held));
-        self.bucket = self.bucket.saturating_add(dripped).min(shares.burst).min(held + self.pool);
+        let full = self.bucket.saturating_add(dripped);
+        self.bucket = full.min(shares.burst).min(held + self.pool);
+        let most_lost = u128::from(limit.rate).saturating_mul(MOST_LATE.as_nanos());
+        self.lost = self.lost.saturating_add(full - self.bucket).min(most_lost);
         let room = shares.burst.saturating_sub(self.bucket);
         for account in &mut self.members {
             account.room = account.room.min(room);

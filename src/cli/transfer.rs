@@ -117,8 +117,7 @@ pub struct Transfer {
     ///
     /// With --lines SIZE counts lines, and the default is at least one line.
     ///
-    /// The depth of the token bucket. A deeper bucket feeds the consumer less evenly. Without this
-    /// option, idle time builds up at most 5ms of it.
+    /// The depth of the token bucket. A deeper bucket feeds the consumer less evenly.
     #[arg(long, value_name = "SIZE|TIME", value_parser = parse_burst, help_heading = "Rate")]
     burst: Option<Burst>,
 

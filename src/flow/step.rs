@@ -84,9 +84,9 @@ where
     intake: TokenBucket,
     /// Why the input ended early.
     input_error: Option<P::Error>,
-    /// Since when the flow can go on; nothing while it waits for a neighbour.
+    /// When the tokens are due that it waits for; nothing while it waits for anything else.
     could_go_on: Option<Duration>,
-    /// Since when it rests because a neighbour keeps it waiting.
+    /// The time of its latest step, or since when it rests, if it does not wait for tokens.
     kept_waiting: Option<Duration>,
 }
 
@@ -160,9 +160,10 @@ where
             stepped = false;
         }
         self.hold_until_start();
-        self.could_go_on = self.can_go_on_at(now);
+        self.could_go_on = None;
         if stepped {
-            self.kept_waiting = None;
+            // Up to the next step a neighbour may keep it waiting, a disk, or the machine.
+            self.kept_waiting = Some(now);
         }
         Ok(stepped)
     }
@@ -174,8 +175,8 @@ where
         }
     }
 
-    /// How long a neighbour has kept the flow waiting by `now`, since it last went on or was
-    /// [excused](Self::excuse).
+    /// How long a neighbour, a disk or the machine has kept the flow waiting by `now`: the time since
+    /// its latest step, or since it was last [excused](Self::excuse).
     pub fn kept_waiting(&self, now: Duration) -> Duration {
         let waited = self.kept_waiting.map_or(Duration::ZERO, |since| now.saturating_sub(since));
         if waited > LONGEST_DELAY { Duration::ZERO } else { waited }
@@ -189,8 +190,8 @@ where
         self.kept_waiting = self.kept_waiting.map(|_| now);
     }
 
-    /// The delay that the machine has imposed on the next step by `now`: the time since the moment
-    /// at which the flow could have gone on.
+    /// The delay that the machine has imposed on the next step by `now`: the time since the tokens
+    /// were due that the flow waited for.
     pub fn delay(&self, now: Duration) -> Duration {
         let delay = self.could_go_on.map_or(Duration::ZERO, |since| now.saturating_sub(since));
         if delay > LONGEST_DELAY { Duration::ZERO } else { delay }
@@ -206,9 +207,12 @@ where
         let spares = self.can_take_in();
         let due = if feeds && !output { self.proxy.due() } else { None };
         let intake_due = if spares { self.intake_due() } else { None };
-        if output || holds_off || !(feeds || spares) {
-            self.kept_waiting.get_or_insert(now);
-        }
+        // A wait for tokens ends at a known time, so it shows exactly how late the next step comes.
+        self.could_go_on = due.into_iter().chain(intake_due).min().map(|due| due.max(now));
+        self.kept_waiting = match self.could_go_on {
+            Some(_) => None,
+            None => Some(self.kept_waiting.unwrap_or(now)),
+        };
         // While the flow waits for tokens, it keeps those that it has.
         let rest = if due.is_none() { self.proxy.shaper_mut().rest() } else { None };
         Needs {
@@ -337,16 +341,5 @@ where
     fn holds_off(&self) -> bool {
         let waits = !self.consumer_is_ready() && self.start.is_open();
         waits && self.proxy.buffer().would_copy() && !self.patience.left().is_zero()
-    }
-
-    /// From when on the next step can be taken, if no neighbour has to do anything before.
-    fn can_go_on_at(&self, now: Duration) -> Option<Duration> {
-        if self.can_feed() {
-            self.proxy.due().map(|due| due.max(now))
-        } else if self.can_take_in() {
-            self.intake_due().map(|due| due.max(now))
-        } else {
-            None
-        }
     }
 }

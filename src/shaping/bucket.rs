@@ -13,11 +13,10 @@ pub(crate) const TOKENS_PER_BYTE: u128 = 1_000_000_000;
 
 /// Time between two grants where more is wanted. Fewer and larger grants cost less, and show as
 /// larger bursts: `docs/performance.md` weighs the two.
-const QUANTUM: Duration = Duration::from_micros(2500);
+const QUANTUM: Duration = Duration::from_micros(4000);
 
-/// The longest quantum of [`Limit::coarse`], whatever the burst: a longer one would show as a
-/// lump.
-const COARSE_QUANTUM: Duration = Duration::from_millis(6);
+/// Depth of the bucket of a member of a group, unless the user says otherwise.
+const MEMBER_BURST: Duration = Duration::from_millis(12);
 
 /// Tokens for a delay that were not used within this time are forgotten: whoever does not use
 /// them has nothing to make up for.
@@ -112,11 +111,10 @@ impl Limit {
         Limit::new(rate, burst).with_quantum(yielded(rate, QUANTUM).min(burst / 2).max(TOKENS_PER_RECORD))
     }
 
-    /// The same with a larger quantum, for those who pay more for each grant: half of the burst,
-    /// but no more than 6 ms of the rate.
-    pub fn coarse(self) -> Self {
-        let quantum = (self.burst / 2).min(yielded(self.rate, COARSE_QUANTUM)).min(LARGEST_QUANTUM);
-        self.with_quantum(quantum.max(self.quantum))
+    /// A limit for a member of a group, `rate` tokens of `unit` per second. Its bucket is a little
+    /// deeper by default: it fills up while the member waits for the tokens of the group.
+    pub fn of_member(unit: Unit, rate: u64, burst: Option<Burst>) -> Self {
+        Limit::paced_in(unit, rate, Some(burst.unwrap_or(Burst::Time(MEMBER_BURST))))
     }
 
     /// The same with another quantum, in bytes. At least 1 and at most the burst are taken.
@@ -396,7 +394,7 @@ mod tests {
         let limit = Limit::paced_in(Unit::Records, 1, Some(Burst::Time(Duration::from_millis(1))));
         assert_eq!(limit.quantum(), TOKENS_PER_RECORD, "one an hour");
         let limit = Limit::paced_in(Unit::Records, 1_000_000 * TOKENS_PER_RECORD, None);
-        assert_eq!((limit.burst() / 3600, limit.quantum() / 3600), (9000, 2500), "9 ms and 2.5 ms");
+        assert_eq!((limit.burst() / 3600, limit.quantum() / 3600), (9000, 4000), "9 ms and 4 ms");
         let limit = Limit::paced_in(Unit::Records, 5 * TOKENS_PER_RECORD, Some(Burst::Bytes(10)));
         assert_eq!(limit.burst() / 3600, 10);
     }
@@ -406,8 +404,8 @@ mod tests {
         assert_eq!(Limit::new(10, 0).burst(), 1);
         assert_eq!(Limit::new(10, 5).with_quantum(9).quantum(), 5);
         assert_eq!(Limit::new(10, 5).with_quantum(0).quantum(), 1);
-        let slow = Limit::paced(21_845, Some(Burst::Bytes(1 << 20))).coarse();
-        assert_eq!(slow.quantum(), 131, "6 ms, whatever the burst");
+        let slow = Limit::paced(21_845, Some(Burst::Bytes(1 << 20)));
+        assert_eq!(slow.quantum(), 87, "4 ms, whatever the burst");
     }
 
     #[test]

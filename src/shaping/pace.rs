@@ -27,8 +27,8 @@ pub struct Pace {
     burst: Option<Burst>,
     catch_up: Duration,
     unit: Unit,
-    /// Each grant is a visit to a group, so grants are to be fewer and larger.
-    coarse: bool,
+    /// A group is to grant the bytes too.
+    shared: bool,
 }
 
 /// What a [`Pace`] comes to at some moment.
@@ -43,10 +43,10 @@ pub struct InForce {
 }
 
 impl Pace {
-    /// A pace that is not paused. `coarse` asks for fewer and larger grants. `catch_up` says how
-    /// much delay of the machine is made up for.
-    pub fn new(rate: Rate, burst: Option<Burst>, catch_up: Duration, coarse: bool) -> Self {
-        Pace { rate, paused: false, burst, catch_up, unit: Unit::Bytes, coarse }
+    /// A pace that is not paused. `catch_up` says how much delay of the machine is made up for,
+    /// and `shared` that a group has to grant the bytes too.
+    pub fn new(rate: Rate, burst: Option<Burst>, catch_up: Duration, shared: bool) -> Self {
+        Pace { rate, paused: false, burst, catch_up, unit: Unit::Bytes, shared }
     }
 
     /// The same for a limit that counts `unit`.
@@ -72,8 +72,8 @@ impl Pace {
             }
         };
         let limit = rate.map(|rate| {
-            let limit = Limit::paced_in(self.unit, rate, self.burst).with_catch_up(self.catch_up);
-            if self.coarse { limit.coarse() } else { limit }
+            let paced = if self.shared { Limit::of_member } else { Limit::paced_in };
+            paced(self.unit, rate, self.burst).with_catch_up(self.catch_up)
         });
         let limit = if self.paused { Some(Limit::new(0, 1)) } else { limit };
         InForce { rate, limit, until }

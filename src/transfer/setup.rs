@@ -37,7 +37,7 @@ impl Transfer {
         // Threads that open endpoints must not take the signals: these are blocked first.
         let mut poller = Poller::new().map_err(Error::Poller)?;
         let group = config.group.as_ref().map(budget::join).transpose()?.unwrap_or_default();
-        let group = Rc::new(RefCell::new(group));
+        let group = Rc::new(RefCell::new(group.with_catch_up(config.catch_up)));
         let (mut directions, wrapping) = match &config.command {
             Some(line) => wrap(config, line, &group, &mut poller, &mut reporter)?,
             None => (vec![plain(config, group, &mut poller, &mut reporter)?], None),
