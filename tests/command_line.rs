@@ -270,7 +270,7 @@ fn a_message_reaches_every_kind_of_stderr_that_works() {
 #[test]
 fn an_error_names_the_help_of_its_command() {
     for (options, help) in [
-        (&["ctl", "x", "rate", "-1"][..], "try 'pcproxy ctl --help'"),
+        (&["ctl", "x", "rate", "5X"][..], "try 'pcproxy ctl --help'"),
         (&["ctl", "--no-such-option"], "try 'pcproxy ctl --help'"),
         (&["group", "set", "x"], "try 'pcproxy group --help'"),
         (&["top", "--interval", "0"], "try 'pcproxy top --help'"),
@@ -306,7 +306,7 @@ fn a_negative_number_is_refused_with_the_name_of_its_option() {
         }
     }
     refuses(&["-q", "-5"], &["'-5'"]);
-    refuses(&["ctl", "x", "rate", "-5"], &["'-5'", "<RATE|off>"]);
+    refuses(&["ctl", "x", "buffer", "-5"], &["'-5'", "<SIZE>"]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! A run that is seen and steered from outside: what its control socket does to it, and what it
-//! must not do, whoever is at the other end.
+//! A run that is seen and steered from outside: what its control socket does to it, and what the
+//! socket must not do, whoever is at the other end.
 
 mod support;
 
@@ -32,7 +32,7 @@ const LINE: usize = 4096;
 /// Clients that a run has at the most.
 const MOST_CLIENTS: usize = 32;
 
-/// What a buffer of the usual size holds more of, once it has been full or is about to be.
+/// The low watermark of a buffer of the usual size.
 const LOW_WATER: usize = 32 * KIB;
 
 const STATS: &[u8] = b"{\"do\":\"stats\"}\n";
@@ -233,7 +233,7 @@ fn requests_are_answered_in_their_order_however_they_are_cut() {
 }
 
 #[test]
-fn who_has_said_half_a_request_keeps_nobody_waiting() {
+fn half_a_request_of_a_client_keeps_nobody_waiting() {
     let session = Session::new();
     let mut run = session.run(&[], Kind::Pipe, Kind::Pipe);
     let mut half = session.client(&run.pcproxy);
@@ -249,7 +249,7 @@ fn who_has_said_half_a_request_keeps_nobody_waiting() {
 }
 
 #[test]
-fn who_says_no_more_still_hears_the_replies() {
+fn a_client_that_says_no_more_still_gets_its_replies() {
     let session = Session::new();
     let run = session.run(&[], Kind::Pipe, Kind::Pipe);
     let mut client = session.client(&run.pcproxy);
@@ -307,7 +307,7 @@ fn a_limit_is_put_on_a_run_that_flows() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_and_changes_nothing() {
+fn a_request_that_makes_no_sense_is_refused_and_changes_nothing() {
     let session = Session::new();
     let mut run = session.run(&["--rate", "1G", "--buffer", "70000"], Kind::Pipe, Kind::Pipe);
     for (request, words) in [
@@ -489,7 +489,7 @@ fn a_paused_run_whose_producer_leaves_delivers_all_once_it_is_resumed() {
     run.pcproxy.wait().succeeded("after a pause");
 }
 
-/// Who wants it to end does not want it to wait for someone who will not come again.
+/// Whoever ends it does not want it to wait for someone who may not come again.
 #[test]
 fn a_paused_run_that_is_told_to_end_delivers_what_it_holds() {
     let data = payload(50_000);
@@ -648,7 +648,7 @@ fn stop_ends_the_input_and_delivers_what_is_held() {
 }
 
 #[test]
-fn stop_ends_at_once_what_has_nothing_to_deliver() {
+fn stop_ends_a_run_at_once_that_has_nothing_to_deliver() {
     let session = Session::new();
     for pause in [false, true] {
         let mut run = session.run(&[], Kind::Unix, Kind::Pipe);
@@ -691,8 +691,8 @@ fn stop_takes_no_byte_of_a_file_that_it_does_not_deliver() {
     }
 }
 
-/// One who does not mean well, until the run is gone or `over`.
-type Nuisance = fn(&Path, &AtomicBool);
+/// A hostile client. It goes on until the run is gone or `over`.
+type Hostile = fn(&Path, &AtomicBool);
 
 /// Does `what` with one connection after another.
 fn again_and_again(path: &Path, over: &AtomicBool, mut what: impl FnMut(UnixStream)) {
@@ -707,7 +707,7 @@ fn says_for_ever(path: &Path, over: &AtomicBool, bytes: &[u8]) {
     again_and_again(path, over, |mut stream| while !over.load(Ordering::Relaxed) && stream.write_all(bytes).is_ok() {});
 }
 
-const NUISANCES: [(&str, Nuisance); 10] = [
+const HOSTILES: [(&str, Hostile); 10] = [
     ("floods it and never reads", |path, over| says_for_ever(path, over, &STATS.repeat(100))),
     ("floods it with garbage", |path, over| says_for_ever(path, over, b"\xff\n{{{{\n\0\n\n\n\n")),
     ("says a line that does not end", |path, over| says_for_ever(path, over, &[b'x'; 5000])),
@@ -748,22 +748,22 @@ const NUISANCES: [(&str, Nuisance); 10] = [
     }),
 ];
 
-/// Starts these nuisances. They end with the run, or once they are over.
-fn beset(path: &Path, nuisances: &[(&str, Nuisance)]) -> (Arc<AtomicBool>, Vec<thread::JoinHandle<()>>) {
+/// Starts these hostiles. They end with the run, or once they are over.
+fn beset(path: &Path, hostiles: &[(&str, Hostile)]) -> (Arc<AtomicBool>, Vec<thread::JoinHandle<()>>) {
     let over = Arc::new(AtomicBool::new(false));
-    let threads = nuisances.iter().map(|(_, nuisance)| {
-        let (nuisance, path, over) = (*nuisance, path.to_owned(), over.clone());
-        thread::spawn(move || nuisance(&path, &over))
+    let threads = hostiles.iter().map(|(_, hostile)| {
+        let (hostile, path, over) = (*hostile, path.to_owned(), over.clone());
+        thread::spawn(move || hostile(&path, &over))
     });
     (over.clone(), threads.collect())
 }
 
 #[test]
-fn whoever_else_is_there_every_byte_arrives_and_who_asks_is_answered() {
-    for (who, nuisance) in NUISANCES {
+fn every_byte_arrives_and_every_client_is_answered_beside_a_hostile_one() {
+    for (who, hostile) in HOSTILES {
         let session = Session::new();
         let mut run = session.run(&[], Kind::Pipe, Kind::Pipe);
-        let (over, threads) = beset(&session.socket(&run.pcproxy), &[(who, nuisance)]);
+        let (over, threads) = beset(&session.socket(&run.pcproxy), &[(who, hostile)]);
         for _ in 0..10 {
             // In a crowd it may have had to leave, and comes back.
             while run.client.try_stats().is_none() {
@@ -779,7 +779,7 @@ fn whoever_else_is_there_every_byte_arrives_and_who_asks_is_answered() {
 }
 
 #[test]
-fn all_of_them_together_lose_no_byte_of_any_stream() {
+fn all_hostile_clients_together_lose_no_byte_of_any_stream() {
     let data = payload(3 << 20);
     for (from, to, options) in [
         (Kind::Pipe, Kind::Pipe, &[][..]),
@@ -792,7 +792,7 @@ fn all_of_them_together_lose_no_byte_of_any_stream() {
         let feeder = feed(from, input.ours, data.clone());
         let pcproxy = session.start(options, input.theirs, output.theirs);
         drop(session.client(&pcproxy));
-        let (over, threads) = beset(&session.socket(&pcproxy), &NUISANCES);
+        let (over, threads) = beset(&session.socket(&pcproxy), &HOSTILES);
         let mut arrived = read_exactly(&output.ours, 1 << 20);
         arrived.extend(read_to_end(output.ours));
         assert_arrived(&arrived, &data, format!("{from:?} to {to:?}"));
@@ -804,7 +804,7 @@ fn all_of_them_together_lose_no_byte_of_any_stream() {
 }
 
 #[test]
-fn when_too_many_come_the_one_that_was_silent_for_longest_has_to_leave() {
+fn when_too_many_clients_come_the_one_that_was_silent_for_longest_has_to_leave() {
     let session = Session::new();
     let mut run = session.run(&[], Kind::Pipe, Kind::Pipe);
     let mut others: Vec<_> = (1..MOST_CLIENTS).map(|_| session.client(&run.pcproxy)).collect();
@@ -899,7 +899,7 @@ fn the_socket_goes_with_the_run_however_it_ends() {
 }
 
 #[test]
-fn the_next_run_removes_what_a_killed_one_has_left_behind() {
+fn the_next_run_removes_the_socket_that_a_killed_one_left_behind() {
     let session = Session::new();
     let [killed, living] = [(); 2].map(|()| session.run(&[], Kind::Pipe, Kind::Pipe));
     let (dead, alive) = (killed.pcproxy.pid(), living.pcproxy.pid());

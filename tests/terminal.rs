@@ -298,7 +298,7 @@ fn top_shows_and_steers() {
     // The rate and the limit.
     screen.wait("the rate", |lines| lines.iter().any(|line| is_it(line) && line.matches("iB/s").count() == 2));
     screen.press(&["l"]);
-    screen.wait_line("limit of dump (or off):", &[]);
+    screen.wait_line("limit of dump (5M, +10%, off, back):", &[]);
     screen.press(&["2M", "Enter"]);
     screen.wait_line("dump ", &["limited", "2.00 MiB/s"]);
     assert_eq!(screen.stats("dump")["limit"], 2 << 20);
@@ -323,7 +323,11 @@ fn top_shows_and_steers() {
 
 #[test]
 fn top_leaves_the_terminal_as_it_was() {
-    for (leave, status) in [("q", "0\n"), ("C-c", "0\n"), ("SIGTERM", "143\n")] {
+    let killed = |signal: Signal| ("", Some(signal), format!("{}\n", 128 + signal.as_raw()));
+    let signals = [Signal::TERM, Signal::QUIT, Signal::USR1, Signal::ALARM, Signal::ABORT, Signal::POWER];
+    let keys = ["q", "C-c"].map(|key| (key, None, "0\n".to_owned()));
+    for (key, signal, status) in keys.into_iter().chain(signals.map(killed)) {
+        let leave = format!("{key}{signal:?}");
         let Some(screen) = Screen::new(120, 10) else { return };
         let _dump = screen.transfer("dump");
         // The inner shell says nothing of the signal.
@@ -333,14 +337,13 @@ fn top_leaves_the_terminal_as_it_was() {
         screen.wait_line("dump ", &["limited"]);
         let modes = || screen.tell("alternate_on") + &screen.tell("cursor_flag");
         assert_eq!(modes(), "10");
-        if leave == "SIGTERM" {
-            kill_process(screen.pcproxy(), Signal::TERM).unwrap();
-        } else {
-            screen.press(&[leave]);
+        match signal {
+            Some(signal) => kill_process(screen.pcproxy(), signal).unwrap(),
+            None => screen.press(&[key]),
         }
         let lines = screen.wait_done();
         let [before, after] = ["before", "after"].map(|name| screen.read(name));
-        assert_eq!((screen.read("status").as_str(), &*modes(), &before), (status, "01", &after), "{leave}");
+        assert_eq!((screen.read("status"), &*modes(), &before), (status, "01", &after), "{leave}");
         let mut expected = numbers(1..=20);
         expected.push(before.trim_end().to_owned());
         expected.extend(numbers(1..=3));

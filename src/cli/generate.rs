@@ -149,8 +149,7 @@ fn page(command: &Command, root: &Command) -> Result<String> {
     }
     let mut page = String::from_utf8(roff)?;
     let help = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string);
-    let help = help.unwrap_or_else(|| if command.get_name() == "top" { TOP.to_owned() } else { String::new() });
-    for paragraph in help.split("\n\n") {
+    for paragraph in help.unwrap_or_default().split("\n\n") {
         if let Some(examples) = paragraph.strip_prefix("Examples:\n") {
             section(&mut page, "EXAMPLES", &verbatim(examples));
         } else if !paragraph.starts_with("Exit status:") && !paragraph.is_empty() {
@@ -174,9 +173,6 @@ fn page(command: &Command, root: &Command) -> Result<String> {
     section(&mut page, "SEE ALSO", &(others.join(",\n") + "\n"));
     Ok(page)
 }
-
-/// What `top` does not say itself.
-const TOP: &str = "Examples:\n  pcproxy top --interval 500ms";
 
 const TRANSFER_STATUSES: &[(&str, &str)] = &[
     ("0", "Everything that was read was delivered."),

@@ -107,7 +107,7 @@ impl Order {
     /// prints what was asked for, such as `--help`, and exits with status 0.
     pub fn read() -> Order {
         generate::complete();
-        let arguments: Vec<_> = env::args_os().collect();
+        let arguments = with_minus_signs(env::args_os());
         let parsed = Cli::try_parse_from(&arguments).or_else(|error| match joined(&arguments, &error) {
             Some(arguments) => Cli::try_parse_from(arguments).map_err(|second| match second.kind() {
                 ErrorKind::UnknownArgument => error,
@@ -139,6 +139,23 @@ impl Order {
             exit(2)
         })
     }
+}
+
+/// The arguments, with a minus sign (U+2212) in place of the hyphen of `ctl NAME rate -1M`: clap
+/// would take that for an option. No option of a command is a digit.
+fn with_minus_signs(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<_> = arguments.collect();
+    if arguments.get(1).is_some_and(|command| command == "ctl" || command == "group") {
+        let options = arguments.iter_mut().skip(2).take_while(|argument| *argument != "--");
+        for argument in options {
+            if let Some(number) = argument.to_str().and_then(|text| text.strip_prefix('-'))
+                && number.starts_with(|first: char| first.is_ascii_digit())
+            {
+                *argument = format!("\u{2212}{number}").into();
+            }
+        }
+    }
+    arguments
 }
 
 /// Prints the help or the version and exits.
@@ -178,6 +195,7 @@ impl Tool {
     /// Whether its words make sense together.
     fn check(&self) -> Result<()> {
         match self {
+            Tool::Ctl(ctl) => ctl.check(),
             Tool::Group(group) => group.check(),
             Tool::Plot(plot) => plot.check(),
             _ => Ok(()),
@@ -239,5 +257,7 @@ fn in_one_line(text: &str) -> String {
     let lines =
         text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
     let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
-    lines.join("; ").replace(":; ", ": ").trim_start_matches("error: ").to_owned()
+    let line = lines.join("; ").replace(":; ", ": ");
+    // As it was typed: see `with_minus_signs`.
+    line.trim_start_matches("error: ").replace('\u{2212}', "-")
 }

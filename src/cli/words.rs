@@ -8,8 +8,9 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::tz::TimeZone;
 use pcproxy::buffer::check_size;
+use pcproxy::control::Request;
 use pcproxy::report::say;
-use pcproxy::units::{Speed, parse_size, parse_speed, printable};
+use pcproxy::units::{RateChange, Speed, parse_size, parse_speed, printable};
 
 /// A limit, or none.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,39 @@ pub fn command_like(word: &str) -> Option<String> {
     let distance = |name: &str| strsim::damerau_levenshtein(word, name);
     let likely = |name: &String| distance(name) <= 2 && distance(name) < name.chars().count() - 1;
     names.filter(likely).min_by_key(|name| distance(name))
+}
+
+/// What the limit of a transfer is to become.
+#[derive(Clone, Debug)]
+pub enum NewRate {
+    /// This rate, or no limit.
+    Set(Option<Speed>),
+    /// More or less than now.
+    Change(RateChange),
+    /// The timetable, or the rate of the start.
+    Back,
+}
+
+impl NewRate {
+    /// The request for it.
+    pub fn request(&self) -> Request {
+        match *self {
+            NewRate::Set(speed) => {
+                Request::Rate { rate: speed.map(|speed| speed.amount), seconds: speed.map_or(1, |speed| speed.seconds) }
+            }
+            NewRate::Change(by) => Request::ChangeRate { by },
+            NewRate::Back => Request::RateBack {},
+        }
+    }
+}
+
+/// A rate, 'off', 'back', or a change such as '+10%' or '-1M'.
+pub fn new_rate(text: &str) -> Result<NewRate> {
+    Ok(match text {
+        "back" => NewRate::Back,
+        text if text.starts_with(['+', '-', '\u{2212}']) => NewRate::Change(text.parse()?),
+        text => NewRate::Set(rate_or_off(text)?.0),
+    })
 }
 
 /// A size for a buffer, from 1 byte to what the memory allows.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -112,20 +112,29 @@ impl From<Errno> for ControlError {
     }
 }
 
-/// The runs of this user, by pid. They have not been asked yet: a run that was killed leaves its
-/// socket behind, which is found out and removed when the run is asked.
+/// The runs of this user, by pid; for root, those of all users. They have not been asked yet: a run
+/// that was killed leaves its socket behind, which is found out and removed when the run is asked.
 ///
 /// # Errors
-/// When the folder of this user cannot be used.
+/// When the folder of this user cannot be used. Folders of other users that cannot be used are left
+/// out.
 pub fn runs() -> Result<Vec<Run>, FolderError> {
-    let folder = RuntimeFolder::open()?;
+    let mut runs = RuntimeFolder::find()?.map_or(Ok(Vec::new()), runs_in)?;
+    for folder in RuntimeFolder::of_others() {
+        runs.extend(runs_in(folder).unwrap_or_default());
+    }
+    Ok(runs)
+}
+
+/// The runs in a folder.
+fn runs_in(folder: RuntimeFolder) -> Result<Vec<Run>, FolderError> {
+    let own = geteuid();
     let mut runs = Vec::new();
     for name in SocketName::all(&folder)? {
-        let found = std::fs::symlink_metadata(folder.socket_path(&name.to_string()));
+        let Ok(found) = std::fs::symlink_metadata(folder.socket_path(&name.to_string())) else { continue };
         // In a folder that several users share, each asks his own runs.
-        let user = found.map_or(geteuid().as_raw(), |found| found.uid());
-        if user == geteuid().as_raw() || geteuid().is_root() {
-            runs.push(Run { user, name, folder: folder.clone(), stream: None, exchange: None });
+        if found.file_type().is_socket() && (found.uid() == own.as_raw() || own.is_root()) {
+            runs.push(Run { user: found.uid(), name, folder: folder.clone(), stream: None, exchange: None });
         }
     }
     Ok(runs)

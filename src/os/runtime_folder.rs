@@ -116,6 +116,27 @@ impl RuntimeFolder {
         Ok(Some(RuntimeFolder(Arc::new(Folder { fd, path, trust }))))
     }
 
+    /// The folders of other users, for root; none for anyone else. A folder that is not its user's
+    /// alone is left out, and so are all of them where `$PCPROXY_DIR` names one.
+    pub fn of_others() -> Vec<Self> {
+        if !geteuid().is_root() || env::var_os(VARIABLE).is_some_and(|chosen| !chosen.is_empty()) {
+            return Vec::new();
+        }
+        let entries = PLACES.iter().filter_map(|place| std::fs::read_dir(place).ok()).flatten().flatten();
+        entries.filter_map(|entry| Self::of_other(&entry.path())).collect()
+    }
+
+    /// The folder at `path`, if its name says that it is another user's, and it is that user's alone.
+    fn of_other(path: &Path) -> Option<Self> {
+        let user: u32 = path.file_name()?.to_str()?.strip_prefix("pcproxy-")?.parse().ok()?;
+        let fd = rustix::fs::openat(CWD, path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            .ok()?;
+        let found = rustix::fs::fstat(&fd).ok()?;
+        let closed = check_others(Mode::from_raw_mode(found.st_mode), Mode::WGRP | Mode::WOTH).is_ok();
+        let is_theirs = user != geteuid().as_raw() && found.st_uid == user && closed;
+        is_theirs.then(|| RuntimeFolder(Arc::new(Folder { fd, path: path.to_owned(), trust: Trust::User })))
+    }
+
     /// Where the folder is.
     pub fn path(&self) -> &Path {
         &self.0.path

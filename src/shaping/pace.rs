@@ -22,6 +22,8 @@ pub enum Rate {
 pub struct Pace {
     /// How fast the consumer is to be fed.
     pub rate: Rate,
+    /// The latest timetable, or the rate of the start if there was none.
+    usual: Rate,
     /// Nothing passes for now, whatever the rate.
     pub paused: bool,
     burst: Option<Burst>,
@@ -46,13 +48,24 @@ impl Pace {
     /// A pace that is not paused. `catch_up` says how much delay of the machine is made up for,
     /// and `shared` that a group has to grant the bytes too.
     pub fn new(rate: Rate, burst: Option<Burst>, catch_up: Duration, shared: bool) -> Self {
-        Pace { rate, paused: false, burst, catch_up, unit: Unit::Bytes, shared }
+        Pace { usual: rate.clone(), rate, paused: false, burst, catch_up, unit: Unit::Bytes, shared }
     }
 
     /// The same for a limit that counts `unit`.
     #[must_use]
     pub fn counting(self, unit: Unit) -> Self {
         Pace { unit, ..self }
+    }
+
+    /// Follows this timetable from now on.
+    pub fn follow(&mut self, schedule: Schedule) {
+        self.rate = Rate::Timetable(schedule);
+        self.usual = self.rate.clone();
+    }
+
+    /// Returns to the latest timetable, or to the rate of the start if there was none.
+    pub fn return_to_usual(&mut self) {
+        self.rate = self.usual.clone();
     }
 
     /// How much delay of the machine is made up for at most.
@@ -106,6 +119,23 @@ mod tests {
         assert_eq!((day.rate, day.until), (Some(1 << 20), Some("2026-11-25T18:00Z".parse().unwrap())));
         let night = at(&pace, "2026-11-25T19:00[UTC]");
         assert_eq!((night.rate, night.limit), (None, None));
+    }
+
+    #[test]
+    fn a_constant_rate_takes_the_place_of_a_timetable_until_it_returns() {
+        let timetable = || "00:00,1M".parse().unwrap();
+        for (start, usual) in
+            [(Rate::Constant(5), Rate::Constant(5)), (Rate::Timetable(timetable()), Rate::Timetable(timetable()))]
+        {
+            let mut pace = pace(start);
+            pace.rate = Rate::Constant(7);
+            pace.return_to_usual();
+            assert_eq!(pace.rate, usual);
+            pace.follow("00:00,2M".parse().unwrap());
+            pace.rate = Rate::Free;
+            pace.return_to_usual();
+            assert_eq!(at(&pace, "2026-11-25T12:00[UTC]").rate, Some(2 << 20));
+        }
     }
 
     #[test]

@@ -130,6 +130,21 @@ impl Status {
     pub fn progress(&self) -> (u64, Option<u64>) {
         self.records.map_or((self.bytes, self.size), |records| (records.delivered, records.size))
     }
+
+    /// Seconds until everything is delivered at `rate` per second, in bytes or, where these are
+    /// counted, in records. None if the total is not known, or nothing moves.
+    ///
+    /// ```
+    /// use pcproxy::stats::Status;
+    /// let run = Status { bytes: 100, size: Some(300), ..Status::default() };
+    /// assert_eq!(run.time_left(50.0), Some(4.0));
+    /// assert_eq!(run.time_left(0.0), None);
+    /// ```
+    pub fn time_left(&self, rate: f64) -> Option<f64> {
+        let (delivered, size) = self.progress();
+        let left = size?.saturating_sub(delivered) as f64;
+        if left == 0.0 { Some(0.0) } else { Some(left / rate).filter(|time| time.is_finite()) }
+    }
 }
 
 /// The records of a run. Its bytes are counted beside them, and `limit` and `size` of the status

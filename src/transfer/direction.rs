@@ -87,6 +87,8 @@ pub(super) struct Direction {
     checksum: Option<Checksum>,
     /// Bytes that were delivered, once it is over.
     delivered: Option<u64>,
+    /// A client or a signal has ended the input.
+    told_to_end: bool,
 }
 
 impl Direction {
@@ -154,6 +156,7 @@ impl Direction {
             excuses: Duration::ZERO,
             checksum: None,
             delivered: None,
+            told_to_end: false,
         };
         direction.go_on_with(first, poller);
         direction
@@ -318,6 +321,11 @@ impl Direction {
         self.pace.paused
     }
 
+    /// Whether a client or a signal has ended the input.
+    pub(super) fn is_told_to_end(&self) -> bool {
+        self.told_to_end
+    }
+
     /// The lowest limit in bytes per second: its own, that of its groups, or that of its input.
     pub(super) fn limit(&self) -> Option<u64> {
         let output = self.rate.into_iter().chain(self.group().rate()).filter(|_| self.unit == Unit::Bytes);
@@ -475,6 +483,7 @@ impl Direction {
 
     /// Ends the input. Bytes that are held go out, also where they were to wait.
     pub(super) fn finish(&mut self, poller: &mut Poller) {
+        self.told_to_end = true;
         self.pace.paused = false;
         self.end_input(poller);
         // An alarm for the timetable may stay: it changes nothing that is not right.

@@ -1,12 +1,14 @@
 //! What control clients may ask of a run.
 
+use jiff::Zoned;
+
 use super::direction::Direction;
 use super::{apply_pace, describe_flows, observe};
 use crate::control::{Host, Request};
 use crate::os::clock;
 use crate::poller::Poller;
 use crate::report::Reporter;
-use crate::shaping::Rate;
+use crate::shaping::{Rate, Schedule};
 use crate::stats::{Interval, Status};
 use crate::units::{RateUnit, Speed};
 
@@ -36,8 +38,28 @@ impl Host for Steering<'_> {
                     direction.pace_mut().rate = tokens.map_or(Rate::Free, Rate::Constant);
                 }
             }
-            Request::Pause {} if each.all(|direction| direction.flow().proxy().unregistered()) => {
-                return Err("its input has ended, and it only delivers what it holds".to_owned());
+            Request::ChangeRate { by } => {
+                let own = |direction: &mut Direction| direction.pace_mut().at(Zoned::now).rate;
+                let limited: Vec<_> = each.filter_map(|direction| Some((own(direction)?, direction))).collect();
+                if limited.is_empty() {
+                    return Err("it has no limit of its own that could change".to_owned());
+                }
+                let changed: Option<Vec<_>> =
+                    limited.iter().map(|(rate, direction)| by.of(*rate, direction.unit().tokens())).collect();
+                let changed = changed.ok_or("nothing would be left of the rate")?;
+                for ((_, direction), rate) in limited.into_iter().zip(changed) {
+                    direction.pace_mut().rate = Rate::Constant(rate);
+                }
+            }
+            Request::RateBack {} => each.for_each(|direction| direction.pace_mut().return_to_usual()),
+            Request::Schedule { timetable } => {
+                for direction in each {
+                    let schedule = Schedule::parse_in(direction.unit(), timetable);
+                    direction.pace_mut().follow(schedule.map_err(|error| error.to_string())?);
+                }
+            }
+            Request::Pause {} if each.all(|direction| direction.is_told_to_end()) => {
+                return Err("it was told to end, and delivers what it holds".to_owned());
             }
             Request::Pause {} => directions.iter_mut().for_each(|direction| direction.pace_mut().paused = true),
             Request::Resume {} => each.for_each(|direction| {

@@ -1,8 +1,10 @@
 //! Sizes, rates and times: as people write them, and as they read them.
 
+mod change;
 mod parse;
 mod show;
 
+pub use change::RateChange;
 pub use parse::{
     GivenRate, RateUnit, Speed, UnitError, parse_interval, parse_rate, parse_size, parse_speed, parse_time,
 };

@@ -1,59 +1,73 @@
 //! `pcproxy top`: all transfers of this user in one live table.
 
 mod app;
+mod columns;
 mod draw;
+mod keys;
+mod rows;
+mod screen;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::env;
 use std::io::{self, IsTerminal, stdout};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use pcproxy::control::{ControlError, Request, Run, ask, runs};
-use pcproxy::stats::Status;
+use pcproxy::budget::{self, Budget};
+use pcproxy::control::{ControlError, Request, Run, RunId, runs};
+use pcproxy::os::die_by;
 use pcproxy::units::parse_interval;
-use ratatui::crossterm::{cursor, event, execute, terminal};
-use ratatui::widgets::TableState;
-use ratatui::{DefaultTerminal, Frame, Terminal, backend::CrosstermBackend};
-use rustix::process::getpgrp;
-use rustix::termios::tcgetpgrp;
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
-use signal_hook::iterator::Signals;
-use signal_hook::low_level::{emulate_default_handler, raise};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGTSTP, SIGWINCH};
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
+use signal_hook::low_level::emulate_default_handler;
 
-use app::{App, Deed};
+use app::{Action, App};
 use draw::{View, draw};
+use keys::{Key, Keys};
+use screen::{Screen, has_shell};
 
 /// Watch and steer all transfers that are running, in one live table
 #[derive(Debug, Args)]
+#[command(after_help = format!("{KEYS}\n\nExamples:\n  pcproxy top --interval 500ms"))]
 pub struct Top {
-    /// Look every TIME, such as 500ms
+    /// Ask the transfers every TIME, such as 500ms
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
     interval: Duration,
 }
 
-/// Though nothing is heard, runs that have ended go, and the terminal may be ours again.
+/// What keys do, for the help of the command and for that on the screen.
+const KEYS: &str = "\
+Keys:
+  Up, Down, k, j          select the transfer above or below
+  PgUp, PgDn, Home, End   select one further away
+  l                       change the limit: 5M, +10%, -1M, off, back
+  p                       pause, or go on
+  b                       change the size of the buffer
+  s                       stop: end the input, and deliver what is held
+  /                       find by name, group or pid; n, N: next, previous
+  <, >                    sort by the column to the left or right
+  r                       reverse the order
+  g                       show groups with their limits, or not
+  Space, Left, Right      fold or unfold a group
+  Esc                     cancel
+  ?                       help
+  q, Ctrl-C               leave";
+
+/// Though nothing is heard, runs that have ended go.
 const REDRAW: Duration = Duration::from_secs(1);
 
-/// What happens.
-enum Event {
-    Terminal(io::Result<event::Event>),
-    Signal(i32),
-    Answer(Box<Answer>),
-}
+/// How often a program in the background looks whether it has the terminal again.
+const BACKGROUND: Duration = Duration::from_millis(250);
 
-/// What the run with this pid said to a request.
-struct Answer {
-    pid: u32,
-    request: Request,
-    answer: Result<Status, ControlError>,
-}
+/// How long the key Escape may still become another key.
+const ESCAPE: Duration = Duration::from_millis(50);
 
-/// Why to end.
+/// Why it ends.
 #[derive(Clone, Copy)]
 enum End {
     Wanted,
@@ -64,105 +78,165 @@ impl Top {
     /// Shows the table until the user or a signal ends it.
     pub fn run(&self) -> Result<()> {
         if !stdout().is_terminal() {
-            bail!("top: stdout is not a terminal; 'pcproxy ctl --all stats' tells as much once");
+            bail!("top: stdout is not a terminal; 'pcproxy ctl stats' tells as much once");
         }
-        let (sender, events) = mpsc::channel();
-        report_signals(sender.clone())?;
+        let signals = signals().context("top")?;
         let screen = Screen::new().context("top: cannot use this terminal")?;
-        report_keys(sender.clone());
         let mut watch = Watch {
             screen,
+            signals,
+            keys: Keys::default(),
+            typed: Instant::now(),
             app: App::new(self.interval),
             start: Instant::now(),
-            sender,
-            events,
-            asked: HashMap::new(),
+            asked: BTreeMap::new(),
         };
-        let end = watch.run(self.interval).context("top");
+        // Without its terminal it ends as a program that never heard of the signal does.
+        let end = watch.run(self.interval).unwrap_or(End::Signal(SIGHUP));
         drop(watch);
-        if let End::Signal(signal) = end? {
-            emulate_default_handler(signal)?;
+        if let End::Signal(signal) = end {
+            std::process::exit(die_by(signal).into());
         }
         Ok(())
     }
 }
 
-fn report_signals(events: Sender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGCONT])?;
-    thread::spawn(move || signals.forever().try_for_each(|signal| events.send(Event::Signal(signal))));
-    Ok(())
-}
-
-fn report_keys(events: Sender<Event>) {
-    thread::spawn(move || {
-        loop {
-            let event = match wait_for_key() {
-                Ok(false) => continue,
-                Ok(true) => event::read(),
-                Err(error) => Err(error),
-            };
-            let failed = event.is_err();
-            if events.send(Event::Terminal(event)).is_err() || failed {
-                return;
-            }
-        }
-    });
-}
-
-/// Whether there is a key. Who reads in the background is stopped, and would not even hear that it
-/// is to end.
-fn wait_for_key() -> io::Result<bool> {
-    const A_WHILE: Duration = Duration::from_millis(250);
-    if in_front() {
-        event::poll(A_WHILE)
-    } else {
-        thread::sleep(A_WHILE);
-        Ok(false)
-    }
+/// Reports signals: those that would end the program and leave the terminal as it is, and those
+/// that change what is to be drawn.
+fn signals() -> io::Result<SignalDelivery<UnixStream, SignalOnly>> {
+    // Not among them: KILL and STOP, which nobody hears, and SEGV, BUS, ILL and FPE, whose cause
+    // would come again as soon as their handler returns.
+    let deadly = [
+        Signal::HUP,
+        Signal::INT,
+        Signal::QUIT,
+        Signal::TERM,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::ALARM,
+        Signal::ABORT,
+        Signal::VTALARM,
+        Signal::PROF,
+        Signal::XCPU,
+        Signal::XFSZ,
+        Signal::TRAP,
+        Signal::SYS,
+        Signal::IO,
+        Signal::STKFLT,
+        Signal::POWER,
+    ];
+    // The real-time signals that the C library leaves to programs.
+    let all = deadly.into_iter().map(Signal::as_raw).chain(34..=64).chain([SIGCONT, SIGTSTP, SIGWINCH]);
+    let (read, write) = UnixStream::pair()?;
+    read.set_nonblocking(true)?;
+    write.set_nonblocking(true)?;
+    SignalDelivery::with_pipe(read, write, SignalOnly, all)
 }
 
 /// The table, and all that it needs.
 struct Watch {
     screen: Screen,
+    signals: SignalDelivery<UnixStream, SignalOnly>,
+    keys: Keys,
+    /// When something was typed last.
+    typed: Instant,
     app: App,
     start: Instant,
-    /// For those who report to `events`.
-    sender: Sender<Event>,
-    events: Receiver<Event>,
-    asked: HashMap<u32, Asked>,
+    asked: BTreeMap<RunId, Asked>,
 }
 
-/// A run that is asked by a thread of its own, so that none holds up the table.
+/// A run that is asked.
 struct Asked {
-    requests: Sender<Request>,
-    /// How many of them are not answered.
-    open: usize,
+    run: Run,
+    /// The request that it has yet to answer.
+    request: Option<Request>,
+    /// Those to come.
+    waiting: VecDeque<Request>,
+}
+
+/// What there is to do.
+#[derive(Default)]
+struct Ready {
+    input: bool,
+    output: bool,
 }
 
 impl Watch {
-    fn run(&mut self, interval: Duration) -> Result<End> {
+    /// # Errors
+    /// When the terminal is gone.
+    fn run(&mut self, interval: Duration) -> io::Result<End> {
         let no_colours = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let mut view = View { colours: !no_colours, table: TableState::default() };
+        let mut view = View::new(!no_colours);
         let mut looked: Option<Instant> = None;
         loop {
-            if looked.is_none_or(|looked| looked.elapsed() >= interval) {
-                looked = Some(Instant::now());
+            let now = Instant::now();
+            if looked.is_none_or(|looked| now.saturating_duration_since(looked) >= interval) {
+                looked = Some(now);
                 self.look();
             }
+            self.advance();
             self.app.forget(self.start.elapsed());
-            self.screen.draw(|frame| draw(frame, &self.app, &mut view))?;
-            let left = interval.saturating_sub(looked.map_or(Duration::ZERO, |looked| looked.elapsed()));
-            let first = self.events.recv_timeout(left.min(REDRAW));
-            let more: Vec<_> = self.events.try_iter().collect();
-            for event in first.into_iter().chain(more) {
-                if let Some(end) = self.happened(event)? {
+            self.screen.draw(|frame| draw(frame, &mut self.app, &mut view))?;
+            let left = looked.map_or(Duration::ZERO, |looked| (looked + interval).saturating_duration_since(now));
+            let ready = self.sleep(left.min(REDRAW));
+            // Before the terminal is touched: it may be gone, and a signal says so.
+            let signals: Vec<_> = self.signals.pending().collect();
+            for signal in signals {
+                match signal {
+                    SIGCONT => self.screen.set_lost(),
+                    SIGWINCH => {}
+                    SIGTSTP => self.suspend()?,
+                    signal => return Ok(End::Signal(signal)),
+                }
+            }
+            if ready.output {
+                self.screen.write()?;
+            }
+            let keys = if ready.input {
+                self.typed = Instant::now();
+                self.keys.feed(&self.screen.read()?)
+            } else if self.typed.elapsed() >= ESCAPE {
+                self.keys.close()
+            } else {
+                Vec::new()
+            };
+            for key in keys {
+                if let Some(end) = self.pressed(key)? {
                     return Ok(end);
                 }
             }
         }
     }
 
-    /// Asks all runs how things are.
+    /// Sleeps until something happens, for `most` at the longest.
+    fn sleep(&self, mut most: Duration) -> Ready {
+        let now = Instant::now();
+        let open: Vec<_> = self.asked.values().filter(|asked| asked.request.is_some()).collect();
+        for due in open.iter().filter_map(|asked| asked.run.due()) {
+            most = most.min(due.saturating_duration_since(now));
+        }
+        if self.keys.is_open() {
+            most = most.min(ESCAPE);
+        }
+        let (input, output) = self.screen.interests();
+        let mut descriptors = vec![PollFd::new(self.signals.get_read(), PollFlags::IN)];
+        let (in_front, is_writing) = (self.screen.is_ours(), output.is_some());
+        if in_front {
+            descriptors.push(input);
+            descriptors.extend(output);
+        } else {
+            most = most.min(BACKGROUND);
+        }
+        descriptors.extend(open.iter().filter_map(|asked| asked.run.interest()));
+        let wait = Timespec::try_from(most).unwrap_or_default();
+        if poll(&mut descriptors, Some(&wait)).is_err() || !in_front {
+            return Ready::default();
+        }
+        let is_ready = |place: usize| !descriptors[place].revents().is_empty();
+        Ready { input: is_ready(1), output: is_writing && is_ready(2) }
+    }
+
+    /// Asks all runs how they are.
     fn look(&mut self) {
         // The folder may be mended.
         let found = runs().unwrap_or_else(|error| {
@@ -170,138 +244,62 @@ impl Watch {
             Vec::new()
         });
         for run in found {
-            let (pid, sender) = (run.id().pid, &self.sender);
-            self.asked.entry(pid).or_insert_with(|| Asked { requests: attend(run, sender.clone()), open: 0 });
+            let asked = Asked { run, request: None, waiting: VecDeque::new() };
+            self.asked.entry(asked.run.id()).or_insert(asked);
         }
-        let idle: Vec<_> = self.asked.iter().filter(|(_, asked)| asked.open == 0).map(|(pid, _)| *pid).collect();
-        idle.into_iter().for_each(|pid| self.ask(pid, Request::Stats {}));
+        for asked in self.asked.values_mut().filter(|asked| asked.request.is_none()) {
+            asked.waiting.push_back(Request::Stats {});
+        }
+        if self.app.wants_limits() {
+            // A group that cannot be read has no limit to show.
+            let groups = budget::list().map(|listing| listing.groups).unwrap_or_default();
+            let limit = |budget: Budget| budget.limit().map(|limit| limit.rate);
+            self.app.limits = groups.into_iter().map(|(name, budget)| (name.to_string(), limit(budget))).collect();
+        }
     }
 
-    fn ask(&mut self, pid: u32, request: Request) {
-        match self.asked.get_mut(&pid) {
-            Some(asked) if asked.requests.send(request.clone()).is_ok() => asked.open += 1,
-            _ => self.app.heard(self.start.elapsed(), pid, &request, Err(ControlError::Ended)),
-        }
-    }
-
-    fn happened(&mut self, event: Event) -> Result<Option<End>> {
-        match event {
-            Event::Terminal(event) => {
-                if let event::Event::Key(key) = event? {
-                    match self.app.pressed(key) {
-                        Some(Deed::Leave) => return Ok(Some(End::Wanted)),
-                        Some(Deed::Suspend) => self.screen.suspend()?,
-                        Some(Deed::Ask(pid, request)) => self.ask(pid, request),
-                        None => {}
-                    }
+    /// Goes on with the requests of all runs.
+    fn advance(&mut self) {
+        let now = Instant::now();
+        let mut ended = Vec::new();
+        for (id, asked) in &mut self.asked {
+            loop {
+                if asked.request.is_none() {
+                    let Some(request) = asked.waiting.pop_front() else { break };
+                    asked.run.begin(&request, now);
+                    asked.request = Some(request);
                 }
-            }
-            Event::Signal(SIGCONT) => self.screen.lost = true,
-            Event::Signal(signal) => return Ok(Some(End::Signal(signal))),
-            Event::Answer(answer) => {
-                let Answer { pid, request, answer } = *answer;
+                let Some(answer) = asked.run.advance(now) else { break };
+                let Some(request) = asked.request.take() else { break };
                 if answer == Err(ControlError::Ended) {
-                    self.asked.remove(&pid);
-                } else if let Some(asked) = self.asked.get_mut(&pid) {
-                    asked.open -= 1;
+                    ended.push(*id);
+                    asked.waiting.clear();
                 }
-                self.app.heard(self.start.elapsed(), pid, &request, answer);
+                self.app.heard(self.start.elapsed(), *id, &request, answer);
             }
+        }
+        ended.iter().for_each(|id| drop(self.asked.remove(id)));
+    }
+
+    fn pressed(&mut self, key: Key) -> io::Result<Option<End>> {
+        match self.app.pressed(key) {
+            Some(Action::Leave) => return Ok(Some(End::Wanted)),
+            Some(Action::Suspend) => self.suspend()?,
+            Some(Action::Ask(id, request)) => match self.asked.get_mut(&id) {
+                Some(asked) => asked.waiting.push_back(request),
+                None => self.app.heard(self.start.elapsed(), id, &request, Err(ControlError::Ended)),
+            },
+            None => {}
         }
         Ok(None)
     }
-}
 
-/// Asks a run what is sent, one after the other, until it has ended.
-fn attend(mut run: Run, events: Sender<Event>) -> Sender<Request> {
-    let (sender, requests) = mpsc::channel();
-    thread::spawn(move || {
-        for request in requests {
-            let answer = ask_one(&mut run, &request);
-            let ended = answer == Err(ControlError::Ended);
-            if events.send(Event::Answer(Box::new(Answer { pid: run.id().pid, request, answer }))).is_err() || ended {
-                return;
-            }
+    /// Stops until the shell goes on with it, in front or in the background.
+    fn suspend(&mut self) -> io::Result<()> {
+        if has_shell() {
+            self.screen.suspend();
+            emulate_default_handler(SIGTSTP)?;
         }
-    });
-    sender
-}
-
-fn ask_one(run: &mut Run, request: &Request) -> Result<Status, ControlError> {
-    ask(std::slice::from_mut(run), request).remove(0)
-}
-
-/// The terminal while it is ours. It is as it was before once this is dropped, or the program
-/// panics.
-struct Screen {
-    terminal: DefaultTerminal,
-    /// The program was stopped: the terminal may be in any state since.
-    lost: bool,
-}
-
-impl Screen {
-    fn new() -> io::Result<Self> {
-        let report = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            leave();
-            report(panic);
-        }));
-        let terminal = enter().and_then(|()| Terminal::new(CrosstermBackend::new(stdout())));
-        let terminal = terminal.inspect_err(|_| leave())?;
-        Ok(Screen { terminal, lost: false })
-    }
-
-    fn draw(&mut self, picture: impl FnOnce(&mut Frame)) -> io::Result<()> {
-        if !in_front() {
-            return Ok(());
-        }
-        if self.lost {
-            leave();
-            enter()?;
-            // `clear` would ask the terminal where the cursor is, and the answer would go to the
-            // thread that reads keys.
-            let size = self.terminal.size()?;
-            self.terminal.resize(size.into())?;
-            self.lost = false;
-        }
-        self.terminal.draw(picture)?;
         Ok(())
     }
-
-    /// Stops until the shell goes on with it, before it or behind.
-    fn suspend(&mut self) -> io::Result<()> {
-        leave();
-        self.lost = true;
-        raise(SIGTSTP)
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        leave();
-    }
-}
-
-/// Whether the terminal is ours.
-static OURS: AtomicBool = AtomicBool::new(false);
-
-fn enter() -> io::Result<()> {
-    OURS.store(true, Ordering::Relaxed);
-    terminal::enable_raw_mode()?;
-    execute!(stdout(), terminal::EnterAlternateScreen, cursor::Hide)
-}
-
-/// Does what can be done: that the terminal is gone must not matter. Once: left twice, it would put
-/// the cursor where it was.
-fn leave() {
-    if OURS.swap(false, Ordering::Relaxed) && in_front() {
-        let _ = execute!(stdout(), terminal::LeaveAlternateScreen, cursor::Show);
-        let _ = terminal::disable_raw_mode();
-    }
-}
-
-/// Whether the terminal listens to us. Who is in the background would be stopped if it touched it,
-/// though it be to end.
-fn in_front() -> bool {
-    !tcgetpgrp(stdout()).is_ok_and(|front| front != getpgrp())
 }
