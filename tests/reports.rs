@@ -20,7 +20,7 @@ use support::{
 };
 
 /// The fields of a record.
-const FIELDS: [&str; 25] = [
+const FIELDS: [&str; 26] = [
     "version",
     "time",
     "elapsed",
@@ -31,6 +31,7 @@ const FIELDS: [&str; 25] = [
     "bytes",
     "size",
     "rate",
+    "rate_unit",
     "mean_rate",
     "peak_rate",
     "limit",

@@ -136,7 +136,7 @@ impl Fifo {
 
     /// Takes at most `limit` bytes, at least 1, from `fd` by reference: from the place `at`, which
     /// then moves on, or from where `fd` stands. Nothing, where they have to be read to
-    /// [`memory`](Self::memory) instead.
+    /// memory instead.
     ///
     /// # Errors
     /// Those of reading `fd`.
