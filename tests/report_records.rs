@@ -124,8 +124,10 @@ fn after_half_a_record_the_next_one_has_a_line_of_its_own() {
     let text = text();
     let damaged = text.lines().filter(|line| serde_json::from_str::<Value>(line).is_err());
     let damaged: Vec<_> = damaged.collect();
-    assert!(damaged.iter().all(|line| *line == "{\"ver" || *line == text.lines().next_back().unwrap()), "{text}");
-    assert_eq!(damaged.first(), Some(&"{\"ver"), "{text}");
+    // The rest of the half record may still follow it, but never the beginning of the next one.
+    let is_half = |line: &str| line.starts_with("{\"ver") && !line[1..].contains("{\"version\"");
+    assert!(damaged.iter().all(|line| is_half(line) || *line == text.lines().next_back().unwrap()), "{text}");
+    assert!(damaged.first().is_some_and(|line| is_half(line)), "{text}");
 }
 
 #[test]

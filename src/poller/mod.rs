@@ -111,11 +111,13 @@ impl Poller {
     pub fn add(&mut self, fd: impl AsFd, interest: Interest) -> Option<Key> {
         let key = Key(self.table.len());
         self.table.push(Entry { fd: fd.as_fd().as_raw_fd(), interest: Interest::Nothing, lost: false });
-        if self.change(key, interest).is_err_and(|error| Errno::from_io_error(&error) == Some(Errno::PERM)) {
+        let added = self.change(key, interest);
+        if added.as_ref().is_err_and(|error| Errno::from_io_error(error) == Some(Errno::PERM)) {
             self.table.pop();
             return None;
         }
-        self.set_interest(key, interest);
+        let entry = &mut self.table[key.0];
+        (entry.interest, entry.lost) = (interest, added.is_err());
         Some(key)
     }
 

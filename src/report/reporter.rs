@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::process;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::message::message;
+use super::message::{message, say};
 use super::numeric::Numeric;
 use super::output::{Output, allow_writes_from_background};
 use super::{Lines, Progress, Target};
@@ -195,7 +195,8 @@ impl Reporter {
         match (&mut self.progress, &mut self.messages) {
             (Some((Shown::Line(line), _)), _) => line.above(&message(what)),
             (_, Some(output)) => output.queue(message(what).as_bytes()),
-            (_, None) => {}
+            // No descriptor was left for it. What is said all the same may wait for a moment.
+            (_, None) => say(what),
         }
     }
 
