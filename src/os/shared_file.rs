@@ -16,6 +16,9 @@ use super::{FolderError, Id, Presence, RuntimeFolder, own_id};
 /// holder was preempted or stopped.
 const TRIES: u32 = 4;
 
+/// How often the system's list of locks is read to find the holder of one.
+const LISTINGS: u32 = 4;
+
 /// What stands between the name of a file and the rest of its second names.
 const KEPT: char = '~';
 
@@ -120,11 +123,15 @@ impl SharedFile {
     pub(crate) fn holder(&self) -> Option<String> {
         let (device, inode) = self.identity;
         let file = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
-        let locks = fs::read_to_string("/proc/locks").ok()?;
-        let pid = locks.lines().find_map(|line| {
-            let words: Vec<_> = line.split_ascii_whitespace().collect();
-            let is_held = words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&file.as_str());
-            if is_held { words[4].parse::<u32>().ok().filter(|pid| *pid > 0) } else { None }
+        // The kernel gives the list in parts, and counts its lines anew for each: where locks come
+        // and go meanwhile, a line is left out now and then.
+        let pid = (0..LISTINGS).find_map(|_| {
+            let locks = fs::read_to_string("/proc/locks").ok()?;
+            locks.lines().find_map(|line| {
+                let words: Vec<_> = line.split_ascii_whitespace().collect();
+                let is_held = words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&file.as_str());
+                if is_held { words[4].parse::<u32>().ok().filter(|pid| *pid > 0) } else { None }
+            })
         })?;
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         Some(format!("process {pid} ({})", name.trim().escape_debug()))

@@ -81,7 +81,12 @@ impl Top {
             bail!("top: stdout is not a terminal; 'pcproxy ctl stats' tells as much once");
         }
         let signals = signals().context("top")?;
-        let screen = Screen::new().context("top: cannot use this terminal")?;
+        let screen = match Screen::new() {
+            Ok(screen) => screen,
+            // It was one a moment ago: it has been closed since.
+            Err(_) if !stdout().is_terminal() => std::process::exit(die_by(SIGHUP).into()),
+            Err(error) => return Err(error).context("top: cannot use this terminal"),
+        };
         let mut watch = Watch {
             screen,
             signals,
