@@ -19,6 +19,12 @@ use super::print::print;
 /// Set by the scripts of `pcproxy completions` when they ask for candidates.
 const VARIABLE: &str = "PCPROXY_COMPLETE";
 
+/// Zsh runs a script that it finds in its `fpath` as the function `_pcproxy`, at the first Tab. The script
+/// of clap_complete only defines the function that completes, so the first Tab would show nothing.
+const FIRST_TAB: &str = "
+if [[ $funcstack[1] == _pcproxy ]]; then _clap_dynamic_completer_pcproxy \"$@\"; fi
+";
+
 /// Print the manual page of pcproxy, or of one of its commands
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -106,6 +112,9 @@ impl Completions {
         let shells = Shells::builtins();
         let Some(shell) = shells.completer(self.shell.name()) else { bail!("completions: unknown shell") };
         shell.write_registration(VARIABLE, "pcproxy", "pcproxy", "pcproxy", &mut script)?;
+        if let Shell::Zsh = self.shell {
+            script.extend_from_slice(FIRST_TAB.as_bytes());
+        }
         Ok(print(&String::from_utf8(script)?)?)
     }
 }
