@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Signal, geteuid};
@@ -34,7 +35,8 @@ const HEAD: usize = 8 + 4 + 8 + 16 + 5 * 8 + 4;
 #[serde(deny_unknown_fields)]
 struct Listed {
     group: String,
-    limit: Option<u64>,
+    unit: String,
+    limit: Option<f64>,
     rate: u64,
     members: Vec<ListedMember>,
 }
@@ -51,12 +53,13 @@ struct ListedMember {
 
 impl Listed {
     #[track_caller]
-    fn has(&self, limit: impl Into<Option<u64>>, members: &[&Running]) {
+    fn has(&self, expected_limit: impl Into<Option<u64>>, members: &[&Running]) {
         let mut pids: Vec<_> = self.members.iter().map(|member| member.pid).collect();
         let mut expected: Vec<_> = members.iter().map(|member| member.pid()).collect();
         pids.sort_unstable();
         expected.sort_unstable();
-        assert_eq!((self.limit, pids), (limit.into(), expected), "{}", self.group);
+        let limit = self.limit.map(|limit| limit as u64);
+        assert_eq!((limit, pids), (expected_limit.into(), expected), "{}", self.group);
     }
 }
 
@@ -95,6 +98,12 @@ impl Session {
         let mut groups = self.ls();
         assert_eq!(groups.len(), 1, "{groups:?}");
         groups.remove(0)
+    }
+
+    /// The group of this name.
+    #[track_caller]
+    fn only_named(&self, name: &str) -> Listed {
+        self.ls().into_iter().find(|group| group.group == name).unwrap()
     }
 
     /// Starts a transfer with 1000 bytes on its stdin.
@@ -490,7 +499,7 @@ fn more_than_there_is_cannot_be_guaranteed() {
     // Where it was refused, it did not join the groups above either.
     assert!(!session.file("site/uplink/db").exists());
     let listed = session.ls();
-    listed.iter().for_each(|group| group.has(group.limit, &[&member.pcproxy]));
+    listed.iter().for_each(|group| group.has(group.limit.map(|limit| limit as u64), &[&member.pcproxy]));
     session.join(&["--group", "site/uplink", "--min-rate", "400kB"]).leave();
 
     session.ask(&["set", "site/uplink", "500kB"]).fails(1, &["cannot limit group site/uplink to ", "guaranteed"]);
@@ -716,7 +725,7 @@ fn a_bit_that_flips_in_one_record_leaves_the_other() {
             let mut flipped = content.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             overwrite(&file, &flipped);
-            let limit = session.only().limit.unwrap();
+            let limit = session.only().limit.unwrap() as u64;
             assert!(limits.contains(&limit), "bit {bit}: {limit}");
         }
     }
@@ -780,7 +789,7 @@ fn survives_removal(what: impl Fn(&Session)) {
     until("the file to come back", || file.exists());
     until("all members to come back", || {
         let groups = session.ls();
-        groups.iter().any(|group| group.limit == Some(1) && group.members.len() == 2)
+        groups.iter().any(|group| group.limit == Some(1.0) && group.members.len() == 2)
     });
     let groups = session.only();
     groups.has(1, &carriers.each_ref().map(|carrier| &carrier.pcproxy));
@@ -1006,9 +1015,81 @@ fn what_cannot_be_set_is_refused() {
 }
 
 #[test]
-fn a_burst_needs_a_rate() {
+fn a_burst_and_a_unit_need_a_rate() {
     let session = Session::new();
     session.ask(&["set", "uplink", "off", "--burst", "64K"]).fails(2, &["--burst", "'off'"]);
+    session.ask(&["set", "uplink", "off", "--lines"]).fails(2, &["--lines", "'off'"]);
+    session.ask(&["set", "uplink", "off", "--null"]).fails(2, &["--null", "'off'"]);
+}
+
+#[test]
+fn scripts_share_a_limit_of_requests() {
+    let session = Session::new();
+    session.group(&["set", "api", "100/s", "--lines"]);
+    let lines: Vec<u8> = (0..20).flat_map(|line| format!("https://example.org/{line}\n").into_bytes()).collect();
+    let start = Instant::now();
+    let options = ["--lines", "--group", "api"];
+    let scripts: Vec<_> = (0..3).map(|_| session.carry(&options, lines.clone())).collect();
+    scripts.into_iter().for_each(|script| script.delivers("a script"));
+    // The bucket starts empty, and holds two records at most.
+    let least = Duration::from_millis(10 * (60 - 2));
+    assert!(start.elapsed() >= least, "60 requests at 100 per second took {:?}", start.elapsed());
+}
+
+#[test]
+fn a_member_that_counts_something_else_is_refused_and_told_what_would_do() {
+    let session = Session::new();
+    session.group(&["set", "site/api", "30/m", "--null"]);
+    session.set("uplink", "10M");
+    let listed = session.only_named("site/api");
+    assert_eq!((listed.unit.as_str(), listed.limit), ("records", Some(0.5)));
+    assert_eq!(session.only_named("uplink").unit, "bytes");
+    assert!(session.group(&["ls"]).contains(" 30 records/min"), "{}", session.group(&["ls"]));
+    session.attempt(&["--group", "site/api/one"]).refused(&[
+        "group site/api has a limit of records",
+        "this transfer counts bytes",
+        "add --lines or --null",
+    ]);
+    session.attempt(&["-l", "--group", "uplink"]).refused(&[
+        "group uplink has a limit of bytes",
+        "this transfer counts records",
+        "leave out --lines and --null",
+    ]);
+    session
+        .attempt(&["-0", "--min-rate", "40/m", "-g", "site/api"])
+        .refused(&["cannot guarantee 40/min: group site/api has 30/min left"]);
+    let member = session.join(&["--null", "--group", "site/api"]);
+    session
+        .ask(&["set", "site/api", "5M"])
+        .fails(1, &["cannot limit group site/api in bytes: it has members that count records"]);
+    session.ask(&["share", "site/api", "--store", "valkey://127.0.0.1:1"]).fails(1, &["site/api"]);
+    session.group(&["set", "site", "5/s", "-l"]);
+    member.leave();
+    // A limit that comes with its first member counts what that member counts.
+    let member = session.join(&["-l", "--group", "mine=7/s"]);
+    session.attempt(&["--group", "mine"]).refused(&["group mine has a limit of records"]);
+    member.leave();
+}
+
+#[test]
+fn a_limit_from_the_version_before_holds() {
+    let session = Session::new();
+    session.set("uplink", "10M");
+    // A record of version 3: a limit of 10M with a burst of 64K, and no member.
+    let body = b"\x01\x80\x80\x80\x05\x01\x00\x80\x80\x04\x01\x00\x00\x00\x00\x00\x00";
+    let mut content = fs::read(session.file("uplink")).unwrap();
+    let [place, _] = latest_first(&content);
+    content[place + 7] = 3;
+    content[place + HEAD - 4..place + HEAD].copy_from_slice(&(body.len() as u32).to_le_bytes());
+    content[place + HEAD..place + HEAD + body.len()].copy_from_slice(body);
+    let checksum = crc32fast::hash(&content[place + 12..place + HEAD + body.len()]);
+    content[place + 8..place + 12].copy_from_slice(&checksum.to_le_bytes());
+    overwrite(&session.file("uplink"), &content);
+    session.only().has(10 << 20, &[]);
+    assert_eq!(session.only().unit, "bytes");
+    session.attempt(&["-l", "--group", "uplink"]).refused(&["group uplink has a limit of bytes"]);
+    session.join(&["--group", "uplink"]).leave();
+    session.only().has(10 << 20, &[]);
 }
 
 /// Runs `pcproxy group` with this environment and no other. Returns what it says.
@@ -1139,7 +1220,7 @@ fn an_older_copy_of_the_file_that_is_put_back_brings_no_tokens_and_no_limit_back
     carrier.is_held_back();
     for _ in 0..20 {
         overwrite(&session.file("uplink"), &old);
-        until("a member to notice", || session.only().limit == Some(1));
+        until("a member to notice", || session.only().limit == Some(1.0));
     }
     assert!(carrier.arrived() < A_FEW, "{} bytes", carrier.arrived());
     session.set("uplink", "16M");

@@ -11,12 +11,10 @@ use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 use std::time::Duration;
 
-use pcproxy::budget::{
-    Answer, Ask, Budget, GroupLimit, Id, Ledger, Member, Membership, Overcommitted, Reply, Tempo, Terms,
-};
-use pcproxy::buffer::Buffer;
+use pcproxy::budget::{Answer, Ask, Budget, Denied, GroupLimit, Id, Ledger, Member, Membership, Reply, Tempo, Terms};
+use pcproxy::buffer::{Buffer, Records};
 use pcproxy::flow::{Consumer, Downstream, Fill, Flow, Producer, Upstream, Watermarks};
-use pcproxy::shaping::{Burst, Limit, Shaper, TokenBucket, Unit};
+use pcproxy::shaping::{Burst, Limit, Shaper, TOKENS_PER_RECORD, TokenBucket, Unit};
 use proptest::prelude::*;
 
 /// Billionths of a byte in a byte, nanoseconds in a second.
@@ -41,7 +39,10 @@ const PIPE: u64 = 1 << 16;
 /// How long a process takes for that.
 const STEP: Duration = Duration::from_micros(10);
 
-const PLAIN: Terms = Terms { weight: 100, guaranteed: 0 };
+/// A member that counts records.
+const OF_RECORDS: Terms = Terms { weight: 100, guaranteed: 0, unit: Unit::Records };
+
+const PLAIN: Terms = Terms { weight: 100, guaranteed: 0, unit: Unit::Bytes };
 
 type Shared = Rc<RefCell<Budget>>;
 
@@ -73,7 +74,12 @@ fn id(who: usize) -> Id {
 }
 
 fn limit(rate: u64) -> GroupLimit {
-    GroupLimit { rate, burst: None, lasting: true }
+    GroupLimit { rate, unit: Unit::Bytes, burst: None, lasting: true }
+}
+
+/// A limit of so many records per second.
+fn records(rate: u64) -> GroupLimit {
+    GroupLimit { unit: Unit::Records, ..limit(rate * TOKENS_PER_RECORD) }
 }
 
 /// What a member is answered that gives back and wants so many bytes.
@@ -97,7 +103,8 @@ enum Demand {
     Sink(u64, Duration),
 }
 
-/// Bytes in a buffer of which nobody looks at the contents.
+/// Bytes in a buffer of which nobody looks at the contents. Each of them is a record, where these
+/// are counted.
 #[derive(Default)]
 struct Held(usize);
 
@@ -107,6 +114,12 @@ impl Buffer for Held {
     }
     fn append(&mut self, data: &[u8]) {
         self.0 += data.len();
+    }
+    fn records(&self) -> Records {
+        Records { ends: self.0 as u64, ..Records::default() }
+    }
+    fn end_of(&self, ends: u64) -> usize {
+        ends as usize
     }
 }
 
@@ -202,11 +215,11 @@ struct Process {
 }
 
 impl Process {
-    fn new(groups: &[usize], shaper: TokenBucket<Membership<Watched>>) -> Self {
+    fn new(groups: &[usize], unit: Unit, shaper: TokenBucket<Membership<Watched>>) -> Self {
         let input = Input { bytes: 0, ready: false, wanted: true };
         let output = Output { room: 0, ready: false, taken: 0 };
         let watermarks = Watermarks::new(PIPE as usize, PIPE as usize / 2);
-        let flow = Flow::new(input, true, output, Held::default(), watermarks, shaper);
+        let flow = Flow::new(input, true, output, Held::default(), watermarks, shaper).counting(unit);
         let (more, wakes) = (Duration::MAX, Duration::MAX);
         Process { groups: groups.to_vec(), flow, demand: Demand::Nothing, more, wakes }
     }
@@ -303,6 +316,15 @@ impl World {
         world
     }
 
+    /// A group of so many records per second, with a member for each weight that has no end of them.
+    fn of_records(rate: u64, weights: &[u32]) -> Self {
+        let mut world = World::new(&[records(rate)]);
+        for &weight in weights {
+            world.start(&[0], Terms { weight, ..OF_RECORDS }, None, Demand::Endless);
+        }
+        world
+    }
+
     fn set_limit(&mut self, group: usize, limit: Option<GroupLimit>) {
         self.groups[group].borrow_mut().set_limit(limit, self.now).unwrap();
         self.limits[group].push((self.now, limit));
@@ -313,10 +335,10 @@ impl World {
         let who = self.processes.len();
         let ledger = |group: usize| Watched { budget: self.groups[group].clone(), asks: self.asks.clone() };
         let levels = groups.iter().map(|&group| Member::new(ledger(group), id(who), terms)).collect();
-        let mut own = TokenBucket::empty(own.map(|rate| Limit::of_member(Unit::Bytes, rate, None)));
+        let mut own = TokenBucket::empty(own.map(|rate| Limit::of_member(terms.unit, rate, None)));
         own.drip(self.now);
         let shaper = own.below(Membership::new(levels).with_catch_up(self.catch_up));
-        self.processes.push(Process::new(groups, shaper));
+        self.processes.push(Process::new(groups, terms.unit, shaper));
         self.set_demand(who, demand);
         who
     }
@@ -419,6 +441,10 @@ impl World {
         for (group, limits) in self.limits.iter().enumerate() {
             let is_member = |who: usize| self.processes[who].groups.contains(&group);
             let mut curve = Curve::new(limits, (0..self.processes.len()).filter(|&who| is_member(who)).count());
+            if let (Some((_, Some(limit))), true) = (limits.last(), self.limits.len() > 1) {
+                // A record in hand waits for the tokens of another group.
+                curve.use_within = limit.use_within(USE_WITHIN);
+            }
             for entry in self.log.iter().filter(|entry| is_member(entry.who)) {
                 curve.uses(entry.bytes, entry.at).map_err(|what| format!("group {group}: {what}"))?;
             }
@@ -436,13 +462,15 @@ struct Curve<'a> {
     limits: &'a [(Duration, Option<GroupLimit>)],
     /// Each account can hold a byte.
     members: u64,
+    /// How long what was granted may be used.
+    use_within: Duration,
     used: i128,
     least: i128,
 }
 
 impl<'a> Curve<'a> {
     fn new(limits: &'a [(Duration, Option<GroupLimit>)], members: usize) -> Self {
-        Curve { limits, members: members as u64, used: 0, least: i128::MAX }
+        Curve { limits, members: members as u64, use_within: USE_WITHIN, used: 0, least: i128::MAX }
     }
 
     /// R(t).
@@ -456,15 +484,20 @@ impl<'a> Curve<'a> {
     }
 
     fn burst(&self, limit: GroupLimit) -> i128 {
+        let one = i128::from(limit.unit.tokens()) * BILLION;
+        let yields = |time: Duration| i128::from(limit.rate) * time.as_nanos() as i128;
         let tokens = match limit.burst.unwrap_or(BURST) {
-            Burst::Bytes(bytes) => i128::from(bytes) * BILLION,
-            Burst::Time(time) => i128::from(limit.rate) * time.as_nanos() as i128,
+            Burst::Bytes(count) => i128::from(count) * one,
+            Burst::Time(time) => yields(time),
         };
-        tokens + i128::from(self.members) * BILLION
+        match limit.unit {
+            Unit::Bytes => tokens + i128::from(self.members) * BILLION,
+            Unit::Records => tokens.max(one) + yields(IN_FORCE).min(one),
+        }
     }
 
     fn uses(&mut self, bytes: u64, at: Duration) -> Result<(), String> {
-        let taken = at.saturating_sub(USE_WITHIN);
+        let taken = at.saturating_sub(self.use_within);
         let index = |time| self.limits.partition_point(|&(since, _)| since <= time).saturating_sub(1);
         let (_, limit) = self.limits[index(taken)];
         // What was taken without a limit may be used for a while yet.
@@ -474,7 +507,7 @@ impl<'a> Curve<'a> {
             return Ok(());
         };
         self.least = self.least.min(self.burst(limit) + self.used - self.integral(taken));
-        self.used += i128::from(bytes) * BILLION;
+        self.used += i128::from(bytes) * i128::from(limit.unit.tokens()) * BILLION;
         match self.used - self.integral(at) - self.least {
             ..=0 => Ok(()),
             excess => Err(format!("{bytes} bytes at {at:?}: {excess} billionths of a byte too many")),
@@ -535,7 +568,7 @@ fn saturated_members_share_the_whole_limit_evenly() {
 fn shares_are_in_proportion_to_weights() {
     let mut world = World::new(&[limit(7_000_000)]);
     for weight in [100, 200, 400] {
-        world.start(&[0], Terms { weight, guaranteed: 0 }, None, Demand::Endless);
+        world.start(&[0], Terms { weight, ..PLAIN }, None, Demand::Endless);
     }
     world.run(at(11_000));
     world.check().unwrap();
@@ -798,15 +831,103 @@ fn a_changed_limit_is_in_force_within_50_ms() {
 }
 
 #[test]
+fn five_scripts_share_five_requests_per_second_and_are_fair() {
+    for busy in [0, 30] {
+        let mut world = World::of_records(5, &[100; 5]);
+        (world.busy, world.catch_up) = (at(busy), at(250));
+        world.run(at(61_000));
+        if busy == 0 {
+            world.check().unwrap();
+        }
+        expect("the first of them after ms", world.log[0].at.as_secs_f64() * 1e3, 200.0..=251.0);
+        expect_near("sum", world.sum(until(61_000)), 5.0, 0.01);
+        for start in (1..51).map(|second| at(1000 * second)) {
+            for who in 0..5 {
+                let figure = 10.0 * world.rate(who..who + 1, start..start + at(10_000));
+                assert!((9.0..=11.0).contains(&figure), "{figure} requests of script {who} in ten seconds");
+            }
+        }
+        let shortest = world.log.windows(2).map(|pair| pair[1].at - pair[0].at).min().unwrap();
+        expect("ms between two requests, at least", shortest.as_secs_f64() * 1e3, 149.0..=200.0);
+        assert!(world.log.iter().all(|entry| entry.bytes == 1), "one request at a time");
+    }
+}
+
+#[test]
+fn slow_records_are_divided_by_weight_and_what_one_leaves_the_others_get() {
+    let mut world = World::of_records(10, &[100, 300, 100]);
+    world.run(at(61_000));
+    for (who, wanted) in [2.0, 6.0, 2.0].into_iter().enumerate() {
+        expect_near("rate", world.rate(who..who + 1, until(61_000)), wanted, 0.02);
+    }
+    world.stop(1);
+    world.run(at(122_000));
+    let alone = at(62_000)..at(122_000);
+    expect_near("half", world.rate(0..1, alone.clone()), 5.0, 0.02);
+    expect_near("the other half", world.rate(2..3, alone), 5.0, 0.02);
+    // One that is killed while it is its turn costs the others no more than a turn.
+    world.stop(0);
+    world.run(at(183_000));
+    expect_near("all", world.rate(2..3, at(123_000)..at(183_000)), 10.0, 0.02);
+    world.check().unwrap();
+}
+
+#[test]
+fn records_are_divided_at_any_rate() {
+    for (rate, count, tolerance) in
+        [(1, 3, 0.02), (30, 2, 0.01), (100, 20, 0.01), (2000, 5, 0.01), (1_000_000, 4, 0.01)]
+    {
+        let mut world = World::of_records(rate, &vec![100; count]);
+        world.run(at(31_000));
+        world.check().unwrap();
+        expect_near(&format!("sum of {count} at {rate}/s"), world.sum(until(31_000)), rate as f64, tolerance);
+        expect("fairness", world.fairness(0..count, until(31_000)), 0.98..=1.0);
+    }
+}
+
+#[test]
+fn a_path_of_groups_gives_a_slow_record_time_to_pass_all_of_them() {
+    let mut world = World::new(&[records(10), records(4)]);
+    for path in [&[0][..], &[0, 1], &[0, 1]] {
+        world.start(path, OF_RECORDS, None, Demand::Endless);
+    }
+    world.run(at(61_000));
+    world.check().unwrap();
+    expect_near("the outer one", world.sum(until(61_000)), 10.0, 0.03);
+    expect_near("the inner one", world.rate(1..3, until(61_000)), 4.0, 0.05);
+}
+
+#[test]
+fn a_member_that_counts_something_else_is_refused() {
+    let mut budget = Budget::default();
+    budget.join(id(1), PLAIN).unwrap();
+    let mixed = Denied::MembersCount { limit: Unit::Records, members: Unit::Bytes };
+    assert_eq!(budget.set_limit(Some(records(5)), at(0)), Err(mixed));
+    budget.set_limit(Some(limit(100)), at(0)).unwrap();
+    let other = Denied::Counts { limit: Unit::Bytes, member: Unit::Records };
+    assert_eq!(budget.join(id(2), OF_RECORDS), Err(other));
+    budget.retain(|_| false);
+    budget.set_limit(Some(records(5)), at(0)).unwrap();
+    budget.join(id(2), OF_RECORDS).unwrap();
+    let other = Denied::Counts { limit: Unit::Records, member: Unit::Bytes };
+    assert_eq!(budget.join(id(1), PLAIN), Err(other));
+}
+
+/// More is guaranteed than there is.
+fn over(rate: u64, asked: Option<u64>, guaranteed: u64) -> Denied {
+    Denied::Overcommitted { rate, unit: Unit::Bytes, asked, guaranteed }
+}
+
+#[test]
 fn more_than_there_is_cannot_be_guaranteed() {
     let mut budget = Budget::default();
     let short = GroupLimit { lasting: false, ..limit(100) };
     budget.set_limit(Some(short), at(0)).unwrap();
     budget.join(id(1), guaranteed(60)).unwrap();
     let before = budget.clone();
-    assert_eq!(budget.join(id(2), guaranteed(41)), Err(Overcommitted { rate: 100, asked: Some(41), guaranteed: 60 }));
-    assert_eq!(budget.join(id(1), guaranteed(101)), Err(Overcommitted { rate: 100, asked: Some(101), guaranteed: 0 }));
-    assert_eq!(budget.set_limit(Some(limit(59)), at(9)), Err(Overcommitted { rate: 59, asked: None, guaranteed: 60 }));
+    assert_eq!(budget.join(id(2), guaranteed(41)), Err(over(100, Some(41), 60)));
+    assert_eq!(budget.join(id(1), guaranteed(101)), Err(over(100, Some(101), 0)));
+    assert_eq!(budget.set_limit(Some(limit(59)), at(9)), Err(over(59, None, 60)));
     assert_eq!(budget, before, "and nothing has changed");
     budget.join(id(2), guaranteed(40)).unwrap();
     budget.join(id(1), guaranteed(50)).unwrap();
@@ -845,12 +966,12 @@ fn a_limit_that_does_not_last_goes_with_the_last_member() {
 
 #[test]
 fn the_highest_rates_are_divided_without_overflow() {
-    let terms = [PLAIN, Terms { weight: u32::MAX, guaranteed: u64::MAX / 4 }, Terms { weight: 1, guaranteed: 0 }];
+    let terms = [PLAIN, Terms { weight: u32::MAX, guaranteed: u64::MAX / 4, ..PLAIN }, Terms { weight: 1, ..PLAIN }];
     for (rate, burst) in
         [(1 << 63, None), (u64::MAX, Some(Burst::Bytes(u64::MAX))), (u64::MAX, Some(Burst::Time(Duration::MAX)))]
     {
         let mut budget = Budget::default();
-        budget.set_limit(Some(GroupLimit { rate, burst, lasting: true }), at(0)).unwrap();
+        budget.set_limit(Some(GroupLimit { burst, ..limit(rate) }), at(0)).unwrap();
         terms.iter().enumerate().for_each(|(who, &terms)| budget.join(id(who), terms).unwrap());
         for now in [at(0), at(1), at(7), at(7), Duration::from_secs(1 << 40), Duration::from_secs(u64::MAX)] {
             for (who, terms) in terms.into_iter().enumerate() {
@@ -967,7 +1088,7 @@ fn group_limit() -> impl Strategy<Value = GroupLimit> + Clone {
         1 => (1..100u64).prop_map(|millis| Some(Burst::Time(at(millis)))),
     ];
     let rate = (0..8u32).prop_flat_map(|digits| 10u64.pow(digits)..10 * 10u64.pow(digits));
-    (rate, burst).prop_map(|(rate, burst)| GroupLimit { rate, burst, lasting: true })
+    (rate, burst).prop_map(|(rate, burst)| GroupLimit { burst, ..limit(rate) })
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -1027,7 +1148,7 @@ proptest! {
             match event {
                 Event::Start { inner, weight, own, demand } => {
                     let path = if inner { &[0, 1][..] } else { &[0] };
-                    world.start(path, Terms { weight, guaranteed: 0 }, own, demand);
+                    world.start(path, Terms { weight, ..PLAIN }, own, demand);
                 }
                 Event::Change(who, demand) => world.set_demand(who % count, demand),
                 Event::Stop(who) => world.stop(who % count),
@@ -1037,6 +1158,23 @@ proptest! {
             }
         }
         world.run(world.now + at(50));
+        prop_assert_eq!(world.check(), Ok(()));
+    }
+
+    #[test]
+    fn no_interval_gets_more_records(
+        dice: u64,
+        rate in (0..5u32).prop_flat_map(|digits| 10u64.pow(digits)..10 * 10u64.pow(digits)),
+        burst in prop_oneof![Just(None), (1..30u64).prop_map(|count| Some(Burst::Bytes(count)))],
+        starts in prop::collection::vec((0..400u64, 1..1000u32, demand()), 1..12),
+    ) {
+        let mut world = World::new(&[GroupLimit { burst, ..records(rate) }]);
+        world.dice = dice;
+        for (pause, weight, demand) in starts {
+            world.run(world.now + at(pause));
+            world.start(&[0], Terms { weight, ..OF_RECORDS }, None, demand);
+        }
+        world.run(world.now + at(3000));
         prop_assert_eq!(world.check(), Ok(()));
     }
 

@@ -16,6 +16,7 @@ pub mod site;
 #[cfg(feature = "tls")]
 mod tls;
 pub mod valkey;
+mod version3;
 mod wire;
 
 pub use crate::os::Id;
@@ -24,7 +25,7 @@ pub use lease::{Gauge, Lease, Needs, Rounds, Seen};
 pub use ledger::{Answer, Ask, Ledger, Reply, Tempo};
 pub use member::{Member, Membership};
 pub use name::{Name, NameError};
-pub use rule::{Budget, GroupLimit, MemberAccount, Overcommitted, Terms};
+pub use rule::{Budget, Denied, GroupLimit, MemberAccount, Terms};
 pub use shared::Shared;
 pub use sharing::{DEFAULT_FLOORS, look, share, unshare};
 
@@ -34,6 +35,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::os::{self, FolderError, Presence, RuntimeFolder, clock};
+use crate::shaping::Unit;
 
 /// How many members a newcomer looks at to see whether they live.
 const SWEEP: usize = 8;
@@ -43,7 +45,7 @@ const SWEEP: usize = 8;
 pub struct GroupRequest {
     /// Which group.
     pub name: Name,
-    /// The limit that the group gets if it has none, in bytes per second.
+    /// The limit that the group gets if it has none, in tokens per second of what `terms` count.
     pub rate: Option<u64>,
     /// On which terms to share.
     pub terms: Terms,
@@ -54,14 +56,16 @@ pub struct GroupRequest {
 pub enum GroupError {
     /// Its file cannot be used.
     File(FolderError),
-    /// More was to be guaranteed than it has.
-    Overcommitted(Name, Overcommitted),
+    /// It does not have what was to be guaranteed, or counts something else.
+    Denied(Name, Denied),
     /// There is none of this name in this folder.
     Unknown(Name, PathBuf),
     /// The store cannot be used that it shares with other machines.
     Store(Name, valkey::StoreError),
     /// It is not shared with other machines.
     NotShared(Name),
+    /// It counts records, and machines share limits of bytes.
+    SharesBytes(Name),
     /// The environment names no store but something else.
     Environment,
 }
@@ -70,8 +74,11 @@ impl fmt::Display for GroupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             GroupError::File(error) => error.fmt(f),
-            GroupError::Overcommitted(name, error) => error.describe(f, &format!("group {name}")),
+            GroupError::Denied(name, error) => error.describe(f, &format!("group {name}")),
             GroupError::Store(name, error) => write!(f, "group {name}: {error}"),
+            GroupError::SharesBytes(name) => {
+                write!(f, "group {name}: machines can share a limit of bytes, but not one of records (--lines, --null)")
+            }
             GroupError::NotShared(name) => write!(f, "group {name} is not shared with other machines"),
             GroupError::Environment => write!(f, "{} {}", valkey::STORE, valkey::AddressError),
             GroupError::Unknown(name, folder) => {
@@ -103,10 +110,14 @@ pub fn join(request: &GroupRequest) -> Result<Membership<GroupFile>, GroupError>
         let Some(mut file) = GroupFile::open(&folder, name.clone(), true)? else { continue };
         let now = clock::now();
         let rate = request.rate.filter(|_| name == request.name);
-        if name == request.name {
+        let counts_records = request.terms.unit == Unit::Records;
+        if name == request.name && !(counts_records && sharing::is_bound_by_environment()) {
             sharing::bind_by_environment(&mut file, rate)?;
         }
         let shared = file.peek().is_some_and(|(_, shared)| shared.is_some());
+        if counts_records && (shared || (name == request.name && sharing::is_bound_by_environment())) {
+            return Err(GroupError::SharesBytes(name));
+        }
         let joined = file.update_patiently(|budget| {
             bury(budget, &folder, SWEEP);
             if shared {
@@ -120,7 +131,7 @@ pub fn join(request: &GroupRequest) -> Result<Membership<GroupFile>, GroupError>
                 enter(budget, id, request.terms, rate, now)
             })
         })?;
-        joined.map_err(|error| GroupError::Overcommitted(name, error))?;
+        joined.map_err(|error| GroupError::Denied(name, error))?;
         file.stay(id, presence.clone())?;
         levels.push(Member::new(file, id, request.terms));
     }
@@ -139,10 +150,10 @@ fn bury(budget: &mut Budget, folder: &RuntimeFolder, most: usize) {
 }
 
 /// Lets a member in, with the limit that it brings along; changes nothing if it is refused.
-fn enter(budget: &mut Budget, id: Id, terms: Terms, rate: Option<u64>, now: Duration) -> Result<(), Overcommitted> {
+fn enter(budget: &mut Budget, id: Id, terms: Terms, rate: Option<u64>, now: Duration) -> Result<(), Denied> {
     let mut next = budget.clone();
     if let (None, Some(rate)) = (next.limit(), rate) {
-        next.set_limit(Some(GroupLimit { rate, burst: None, lasting: false }), now)?;
+        next.set_limit(Some(GroupLimit { rate, unit: terms.unit, burst: None, lasting: false }), now)?;
     }
     next.join(id, terms)?;
     *budget = next;
@@ -163,7 +174,7 @@ pub fn set(name: &Name, limit: Option<GroupLimit>) -> Result<(), GroupError> {
         bury(budget, &folder, usize::MAX);
         budget.set_limit(limit, clock::now())
     })?;
-    done.map_err(|error| GroupError::Overcommitted(name.clone(), error))
+    done.map_err(|error| GroupError::Denied(name.clone(), error))
 }
 
 /// Lifts the limit of a group. Its members go on without one, and the group goes with the last of

@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use super::Budget;
 use super::shared::Shared;
+use super::version3;
 use crate::os::clock::{self, Earlier, Moment, Origin};
 use crate::os::random;
 
-/// What each record begins with. The last byte is the version of what follows.
-const MAGIC: &[u8; 8] = b"pcgroup\x03";
+/// What each record begins with. The last byte is the version of what follows: 3 is read as well.
+const MAGIC: &[u8; 8] = b"pcgroup\x04";
+
+/// How long the part of it is that all versions have in common.
+const ANY_VERSION: usize = MAGIC.len() - 1;
 
 /// Where the bytes begin that the checksum covers.
 const CHECKED: usize = MAGIC.len() + 4;
@@ -195,7 +199,8 @@ impl<'a> Place<'a> {
     fn look(file: &File, at: usize, glance: &'a mut [u8; GLANCE]) -> Option<Place<'a>> {
         let read = file.read_at(glance, at as u64).ok().filter(|read| *read >= HEAD)?;
         let bytes = &glance[..read];
-        bytes.starts_with(MAGIC).then_some(Place { at, bytes })
+        let known = bytes.starts_with(&MAGIC[..ANY_VERSION]) && [3, MAGIC[ANY_VERSION]].contains(&bytes[ANY_VERSION]);
+        known.then_some(Place { at, bytes })
     }
 
     fn sequence(&self) -> u64 {
@@ -221,7 +226,10 @@ fn decode(bytes: &[u8]) -> Option<Record> {
     if crc32fast::hash(&bytes[CHECKED..]) != checksum {
         return None;
     }
-    let (mut budget, rest): (Budget, &[u8]) = postcard::take_from_bytes(&bytes[HEAD..]).ok()?;
+    let (mut budget, rest): (Budget, &[u8]) = match bytes[ANY_VERSION] {
+        3 => version3::budget(&bytes[HEAD..])?,
+        _ => postcard::take_from_bytes(&bytes[HEAD..]).ok()?,
+    };
     let shared = if rest.is_empty() { None } else { Some(postcard::from_bytes(rest).ok()?) };
     // Whoever can write the file can also write a checksum.
     budget.bound();
@@ -248,6 +256,7 @@ mod tests {
 
     use super::*;
     use crate::budget::{Ask, GroupLimit, Id, Tempo, Terms};
+    use crate::shaping::Unit;
 
     fn moment(millis: u64) -> Moment {
         let monotonic = Duration::from_millis(millis);
@@ -255,7 +264,7 @@ mod tests {
     }
 
     fn limit(rate: u64) -> Option<GroupLimit> {
-        Some(GroupLimit { rate, burst: None, lasting: true })
+        Some(GroupLimit { rate, unit: Unit::Bytes, burst: None, lasting: true })
     }
 
     /// What a member gets that wants no end of bytes.

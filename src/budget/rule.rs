@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Answer, Ask};
 use crate::os::Id;
-use crate::shaping::{Burst, LARGEST_QUANTUM, TOKENS_PER_BYTE, in_tokens};
-use crate::units::show_rate;
+use crate::shaping::{Burst, LARGEST_QUANTUM, TOKENS_PER_BYTE, Unit, in_tokens};
 
 /// How deep the bucket of a group is unless the user says otherwise. Each account holds this much
 /// of its member's share: a quantum of half of that, and as much again for delays.
@@ -37,18 +36,41 @@ const SHORTEST_WAIT: Duration = Duration::from_micros(500);
 /// Members read the clock before they get their turn, so times may lie this far in the future.
 const FUTURE: Duration = Duration::from_secs(2);
 
+/// Tokens for records may be used for as long as the group yields so many, at most
+/// [`MOST_USE_WITHIN`]: a record that needs the tokens of several groups waits for its turn in each
+/// of them.
+const USE_WITHIN_RECORDS: u128 = 4;
+
+/// See [`USE_WITHIN_RECORDS`].
+const MOST_USE_WITHIN: Duration = Duration::from_secs(1);
+
 /// The longest delay of the machine that a group makes up for at once, in all its members together.
 const MOST_LATE: Duration = Duration::from_millis(250);
 
 /// The limit of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupLimit {
-    /// Bytes per second, at least 1.
+    /// Tokens per second, at least 1: what they buy is up to `unit`.
     pub rate: u64,
+    /// What the limit counts. All members count the same.
+    pub unit: Unit,
     /// Depth of the group's bucket; the default if nothing.
     pub burst: Option<Burst>,
     /// The limit stays when the last member leaves.
     pub lasting: bool,
+}
+
+impl GroupLimit {
+    /// How long granted tokens may be used, where those for bytes may be used for `bytes`.
+    pub fn use_within(&self, bytes: Duration) -> Duration {
+        match self.unit {
+            Unit::Bytes => bytes,
+            Unit::Records => {
+                let nanos = in_tokens(self.unit.tokens()) * USE_WITHIN_RECORDS / u128::from(self.rate.max(1));
+                bytes.max(MOST_USE_WITHIN.min(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))))
+            }
+        }
+    }
 }
 
 /// On which terms a member shares.
@@ -56,51 +78,89 @@ pub struct GroupLimit {
 pub struct Terms {
     /// Members that wait divide what nobody is guaranteed in proportion to this. At least 1.
     pub weight: u32,
-    /// Bytes per second that it gets before others get more than theirs, while it waits for
+    /// Tokens per second that it gets before others get more than theirs, while it waits for
     /// tokens.
     pub guaranteed: u64,
+    /// What the member counts.
+    pub unit: Unit,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Terms { weight: 100, guaranteed: 0 }
+        Terms { weight: 100, guaranteed: 0, unit: Unit::Bytes }
     }
 }
 
-/// More is guaranteed to members than the group has.
+/// Why a member is not let in, or a limit not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Overcommitted {
-    /// The limit of the group in bytes per second.
-    pub rate: u64,
-    /// Bytes per second that were to be guaranteed to one member; nothing if the limit was to be
-    /// lowered.
-    pub asked: Option<u64>,
-    /// Bytes per second that are guaranteed to the other members.
-    pub guaranteed: u64,
+pub enum Denied {
+    /// More would be guaranteed to members than the group has.
+    Overcommitted {
+        /// The limit of the group in tokens per second.
+        rate: u64,
+        /// What it counts.
+        unit: Unit,
+        /// Tokens per second that were to be guaranteed to one member; nothing if the limit was to
+        /// be lowered.
+        asked: Option<u64>,
+        /// Tokens per second that are guaranteed to the other members.
+        guaranteed: u64,
+    },
+    /// The limit of the group counts `limit`, and the member that wants to join `member`.
+    Counts {
+        /// What the limit counts.
+        limit: Unit,
+        /// What the member counts.
+        member: Unit,
+    },
+    /// The limit was to count `limit`, and the group has members that count `members`.
+    MembersCount {
+        /// What the limit was to count.
+        limit: Unit,
+        /// What members count.
+        members: Unit,
+    },
 }
 
-impl fmt::Display for Overcommitted {
+impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.describe(f, "the group")
     }
 }
 
-impl Overcommitted {
+impl Denied {
     /// Says what cannot be had of `group`.
     pub(super) fn describe(&self, f: &mut fmt::Formatter<'_>, group: &str) -> fmt::Result {
-        let show = |rate: u64| show_rate(rate as f64);
-        let (limit, guaranteed) = (show(self.rate), show(self.guaranteed));
-        match self.asked {
-            Some(asked) => {
-                let left = show(self.rate.saturating_sub(self.guaranteed));
-                write!(f, "cannot guarantee {}: {group} has {left} left to guarantee, of {limit}", show(asked))
+        match *self {
+            Denied::Overcommitted { rate, unit, asked, guaranteed } => {
+                let show = |rate: u64| unit.show_rate(rate as f64);
+                let limit = show(rate);
+                match asked {
+                    Some(asked) => {
+                        let left = show(rate.saturating_sub(guaranteed));
+                        write!(f, "cannot guarantee {}: {group} has {left} left to guarantee, of {limit}", show(asked))
+                    }
+                    None => {
+                        let guaranteed = show(guaranteed);
+                        write!(f, "cannot limit {group} to {limit}: its members are guaranteed {guaranteed}")
+                    }
+                }
             }
-            None => write!(f, "cannot limit {group} to {limit}: its members are guaranteed {guaranteed}"),
+            Denied::Counts { limit, member } => {
+                let mend = match member {
+                    Unit::Bytes => "add --lines or --null",
+                    Unit::Records => "leave out --lines and --null, or set the limit of the group with --lines",
+                };
+                write!(f, "{group} has a limit of {limit}, and this transfer counts {member}: {mend}")
+            }
+            Denied::MembersCount { limit, members } => {
+                write!(f, "cannot limit {group} in {limit}: it has members that count {members}")
+            }
         }
     }
 }
 
-impl std::error::Error for Overcommitted {}
+impl std::error::Error for Denied {}
 
 /// The bucket of a group, and an account in it for each member: the rule by which HTB and
 /// weighted fair queueing divide a link, for members that come and ask.
@@ -128,15 +188,22 @@ impl std::error::Error for Overcommitted {}
 /// `rate`, and borrows up to its `ceil`), with weights instead of quanta. The `ceil` is a bucket
 /// of the member's own.
 ///
+/// A limit may count records, of which each costs many tokens, and a part of one is of no use. Where
+/// the bucket holds fewer than two records for each member that waits, the members take turns: the
+/// next record goes to the member with the most tokens in its account. That is the order of weighted
+/// round robin. The bucket then holds one record at least, and what drips while the member whose
+/// turn it is may be away.
+///
 /// ```
 /// use pcproxy::budget::{Ask, Budget, GroupLimit, Id, Tempo, Terms};
+/// use pcproxy::shaping::Unit;
 /// use std::time::Duration;
 ///
 /// let at = Duration::from_millis;
 /// let mut budget = Budget::default();
-/// budget.set_limit(Some(GroupLimit { rate: 1_000_000, burst: None, lasting: true }), at(0))?;
+/// budget.set_limit(Some(GroupLimit { rate: 1_000_000, unit: Unit::Bytes, burst: None, lasting: true }), at(0))?;
 /// let mut granted = |pid, weight, now| {
-///     let (id, terms) = (Id { pid, nonce: 0 }, Terms { weight, guaranteed: 0 });
+///     let (id, terms) = (Id { pid, nonce: 0 }, Terms { weight, ..Terms::default() });
 ///     let ask = Ask { id, terms, give_back: 0, used: 0, want: u64::MAX, now, late: Duration::ZERO };
 ///     budget.answer(&ask, Tempo::LOCAL.use_within).bytes
 /// };
@@ -201,9 +268,16 @@ struct Shares {
     burst: u128,
     /// What is in the bucket above this is for any member that comes, in billionths of a byte.
     free_above: u128,
+    /// A record at a time goes to the member with the most in its account.
+    in_turn: bool,
 }
 
 impl MemberAccount {
+    /// A member that has just come.
+    fn new(id: Id, terms: Terms) -> Self {
+        MemberAccount { id, terms, used: 0, asked: Duration::ZERO, tokens: 0, room: 0, waits_until: Duration::ZERO }
+    }
+
     /// The member waits for tokens at `now`.
     pub(super) fn waits(&self, now: Duration) -> bool {
         self.waits_until > now
@@ -211,9 +285,27 @@ impl MemberAccount {
 }
 
 impl Budget {
+    /// A budget of which this is known: its limit, the time, and the members with their terms, what
+    /// they have used, and the time of their latest asks. It has no tokens.
+    pub(super) fn restored(
+        limit: Option<GroupLimit>,
+        last: Duration,
+        members: impl Iterator<Item = (Id, Terms, u64, Duration)>,
+    ) -> Budget {
+        let members =
+            members.map(|(id, terms, used, asked)| MemberAccount { used, asked, ..MemberAccount::new(id, terms) });
+        Budget { limit, last, members: members.collect(), ..Budget::default() }
+    }
+
     /// The limit in force.
     pub fn limit(&self) -> Option<GroupLimit> {
         self.limit
+    }
+
+    /// Whether its limit or one of its members counts records.
+    pub(super) fn counts_records(&self) -> bool {
+        let members = self.members.iter().map(|account| account.terms.unit);
+        members.chain(self.limit.map(|limit| limit.unit)).any(|unit| unit == Unit::Records)
     }
 
     /// The members that have joined and not left.
@@ -225,13 +317,17 @@ impl Budget {
     /// them: no credit comes from the change.
     ///
     /// # Errors
-    /// When more is guaranteed to the members than the new limit has. The old one then stays.
-    pub fn set_limit(&mut self, limit: Option<GroupLimit>, now: Duration) -> Result<(), Overcommitted> {
+    /// When more is guaranteed to the members than the new limit has, or when they count something
+    /// else. The old one then stays.
+    pub fn set_limit(&mut self, limit: Option<GroupLimit>, now: Duration) -> Result<(), Denied> {
         let guaranteed = self.guaranteed(|_| true);
-        if let Some(GroupLimit { rate, .. }) = limit
-            && rate < guaranteed
-        {
-            return Err(Overcommitted { rate, asked: None, guaranteed });
+        if let Some(GroupLimit { rate, unit, .. }) = limit {
+            if let Some(other) = self.members.iter().map(|account| account.terms.unit).find(|counts| *counts != unit) {
+                return Err(Denied::MembersCount { limit: unit, members: other });
+            }
+            if rate < guaranteed {
+                return Err(Denied::Overcommitted { rate, unit, asked: None, guaranteed });
+            }
         }
         self.settle(now);
         self.limit = limit;
@@ -242,14 +338,16 @@ impl Budget {
     /// Lets a member in, or changes its terms.
     ///
     /// # Errors
-    /// When the group has less left than the terms guarantee.
-    pub fn join(&mut self, id: Id, terms: Terms) -> Result<(), Overcommitted> {
+    /// When the group has less left than the terms guarantee, or a limit that counts something else.
+    pub fn join(&mut self, id: Id, terms: Terms) -> Result<(), Denied> {
         let guaranteed = self.guaranteed(|account| account.id != id);
-        if let Some(GroupLimit { rate, .. }) = self.limit
-            && terms.guaranteed > rate.saturating_sub(guaranteed)
-            && terms.guaranteed > 0
-        {
-            return Err(Overcommitted { rate, asked: Some(terms.guaranteed), guaranteed });
+        if let Some(GroupLimit { rate, unit, .. }) = self.limit {
+            if terms.unit != unit {
+                return Err(Denied::Counts { limit: unit, member: terms.unit });
+            }
+            if terms.guaranteed > rate.saturating_sub(guaranteed) && terms.guaranteed > 0 {
+                return Err(Denied::Overcommitted { rate, unit, asked: Some(terms.guaranteed), guaranteed });
+            }
         }
         self.admit(id, terms);
         Ok(())
@@ -259,15 +357,7 @@ impl Budget {
     pub(super) fn admit(&mut self, id: Id, terms: Terms) {
         match self.members.iter_mut().find(|account| account.id == id) {
             Some(account) => account.terms = terms,
-            None => self.members.push(MemberAccount {
-                id,
-                terms,
-                used: 0,
-                asked: Duration::ZERO,
-                tokens: 0,
-                room: 0,
-                waits_until: Duration::ZERO,
-            }),
+            None => self.members.push(MemberAccount::new(id, terms)),
         }
     }
 
@@ -358,19 +448,27 @@ impl Budget {
         let Some(share) = shares.of.iter().find(|share| share.index == index) else { return nothing };
         let waiting = shares.of.len() as u32;
         let longest = LONGEST_WAIT.max(TURN * waiting);
+        // No part of a record is of use.
+        let one = self.members[index].terms.unit.tokens();
+        let whole = |tokens: u64| tokens - tokens % one;
         // A member comes for half of its span, and takes no less than two fifths.
-        let quantum = whole_bytes(share.span / 5 * 2).clamp(1, LARGEST_QUANTUM);
-        let aim = whole_bytes(share.span / 2).clamp(1, LARGEST_QUANTUM);
+        let sized = |tokens| whole(whole_bytes(tokens)).clamp(one, LARGEST_QUANTUM.saturating_mul(one));
+        let (quantum, aim) = (sized(share.span / 5 * 2), sized(share.span / 2));
         let room = shares.burst.saturating_sub(self.bucket);
-        let ahead = self.claims_ahead(index);
+        let (in_turn, turns_ahead) = (shares.in_turn, self.members_ahead(index));
+        let ahead = if in_turn { in_tokens(one) * turns_ahead } else { self.claims_ahead(index) };
         let member = &mut self.members[index];
         member.waits_until = now + 2 * longest;
         // No end of bytes is what no limit grants.
-        let claim = whole_bytes(member.tokens.min(self.bucket));
+        let claim = match in_turn {
+            true => whole_bytes(self.bucket.saturating_sub(ahead)),
+            false => whole_bytes(member.tokens.min(self.bucket)),
+        };
         let has = claim.max(whole_bytes(self.bucket.saturating_sub(shares.free_above))).min(u64::MAX - 1);
         let made_up = self.lost.min(u128::from(limit.rate).saturating_mul(late.min(MOST_LATE).as_nanos()));
         let could = has.saturating_add(whole_bytes(made_up)).min(u64::MAX - 1);
-        let bytes = if could >= quantum.min(most) { could.min(most) } else { 0 };
+        let most = whole(most);
+        let bytes = if could >= quantum.min(most) { whole(could.min(most)) } else { 0 };
         let from_bucket = in_tokens(bytes.min(has));
         member.tokens = member.tokens.saturating_sub(from_bucket);
         self.bucket -= from_bucket;
@@ -394,17 +492,28 @@ impl Budget {
             let alone = waiting as u128 <= 2 * FEW || free > shares.burst / 8;
             let others = if alone { 1 } else { waiting.div_ceil(8) };
             let full = 0.75 * (room + in_tokens(bytes)) as f64 / rate * f64::from(others);
-            let wait = (missing / drips).max(if missing > 0.0 { 0.0 } else { queue });
-            let wait = wait.min(full.max(SHORTEST_WAIT.as_nanos() as f64));
+            let wait = match in_turn {
+                true => queue,
+                false => (missing / drips)
+                    .max(if missing > 0.0 { 0.0 } else { queue })
+                    .min(full.max(SHORTEST_WAIT.as_nanos() as f64)),
+            };
             ask_again += Duration::from_nanos(wait.ceil() as u64).min(longest);
         }
-        Answer { bytes, expires: now + use_within, ask_again, quantum, rate: Some(limit.rate) }
+        let expires = now + limit.use_within(use_within);
+        Answer { bytes, expires, ask_again, quantum, rate: Some(limit.rate) }
     }
 
     /// Tokens in accounts of members that wait and have more than this one.
     fn claims_ahead(&self, index: usize) -> u128 {
         let own = self.members[index].tokens;
         self.members.iter().map(|account| account.tokens).filter(|tokens| *tokens > own).sum()
+    }
+
+    /// How many members that wait have more in their accounts than this one.
+    fn members_ahead(&self, index: usize) -> u128 {
+        let own = self.members[index].tokens;
+        self.members.iter().filter(|account| account.tokens > own).count() as u128
     }
 
     /// Takes back tokens that a member did not use, as far as there is room for them, and notes
@@ -499,11 +608,16 @@ impl Budget {
         let rate = u128::from(limit.rate).max(guaranteed);
         let whole = rate * weights;
         let yields = |time: Duration| u128::from(limit.rate).saturating_mul(time.as_nanos());
-        let burst = in_tokens(limit.burst.unwrap_or(BURST).of(limit.rate));
+        let one = in_tokens(limit.unit.tokens());
+        let burst = in_tokens(limit.burst.unwrap_or(BURST).tokens(limit.unit, limit.rate));
+        let in_turn = limit.unit != Unit::Bytes && burst < (2 * one).saturating_mul(count);
+        // Nothing is lost while the member whose turn it is sleeps for as long as it may.
+        let burst = if in_turn { burst.saturating_add(yields(LONGEST_WAIT).min(one)) } else { burst };
         let turns = (2 * yields(TURN)).saturating_mul(count.saturating_sub(FEW));
         let (depth, span) = (burst.max(turns), burst.min(yields(SPAN)).max(turns));
+        let least = if in_turn { 2 * one } else { one };
         // Accounts that hold more than the bucket may be those of members that do not come.
-        let free_above = if turns > burst { burst / 2 } else { u128::MAX };
+        let free_above = if turns > burst || in_turn { burst / 2 } else { u128::MAX };
         // Most members have the terms of the one before: divisions of 128 bits are slow.
         let mut last = None;
         let of: Vec<_> = waiting()
@@ -517,7 +631,7 @@ impl Budget {
                     let shared = |tokens| fraction(tokens, part, whole) / 4 * 3 + fraction(tokens, weight, weights) / 4;
                     let (depth, span) = (shared(depth), shared(span));
                     // A part of nothing could not be divided by, and less than a byte not be taken.
-                    let share = Share { index, part: part.max(1), depth: depth.max(TOKENS_PER_BYTE), span };
+                    let share = Share { index, part: part.max(1), depth: depth.max(least), span };
                     last = Some((terms, share));
                     share
                 }
@@ -526,7 +640,7 @@ impl Budget {
         let depth = of.iter().map(|share| share.depth).sum::<u128>().max(depth);
         // Each member that waits can have a byte.
         let burst = burst.max(count * TOKENS_PER_BYTE);
-        Shares { of, whole, depth, burst, free_above }
+        Shares { of, whole, depth, burst, free_above, in_turn }
     }
 }
 

@@ -9,7 +9,7 @@ use super::site::{OFF, SiteLimit};
 use super::valkey::Binding;
 use super::{Budget, GroupLimit, Lease, Name};
 use crate::os::{Id, clock};
-use crate::shaping::Burst;
+use crate::shaping::{Burst, Unit};
 use crate::units::show_rate;
 
 /// What a machine may use that may use nothing, in bytes per second: a limit of 0 is none.
@@ -61,7 +61,7 @@ impl Shared {
             None => self.binding.fallback.unwrap_or(0),
         };
         let burst = (burst > 0).then(|| Burst::Time(Duration::from_micros(burst)));
-        Some(GroupLimit { rate: rate.max(PAUSED), burst, lasting: true })
+        Some(GroupLimit { rate: rate.max(PAUSED), unit: Unit::Bytes, burst, lasting: true })
     }
 
     /// Bytes per second that this machine may use now; nothing if nothing is lent to it.

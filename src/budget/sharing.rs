@@ -9,7 +9,7 @@ use super::site::{OFF, Site, SiteLimit};
 use super::valkey::{Address, Binding, STORE, Store, StoreError};
 use super::{Budget, GroupError, GroupFile, GroupLimit, Name};
 use crate::os::{RuntimeFolder, clock, random};
-use crate::shaping::Burst;
+use crate::shaping::{Burst, Unit};
 
 /// The part of the rate that is lent as floors unless the user says otherwise, in percent.
 pub const DEFAULT_FLOORS: u32 = FLOORS;
@@ -26,7 +26,11 @@ pub fn share(name: &Name, binding: Binding, floors: Option<u32>) -> Result<(), G
     let site = store.look(name).map_err(failed)?;
     let folder = RuntimeFolder::open()?;
     let Some(mut file) = GroupFile::open(&folder, name.clone(), true)? else { return Ok(()) };
-    let (limit, known) = file.change_shared(|budget, shared| (budget.limit(), shared.as_ref().map(known_of)))?;
+    let (limit, known, counts_records) =
+        file.change_shared(|budget, shared| (budget.limit(), shared.as_ref().map(known_of), budget.counts_records()))?;
+    if counts_records {
+        return Err(GroupError::SharesBytes(name.clone()));
+    }
     let here = limit.filter(|_| known.is_none());
     let mut whole = site.limit;
     let wished = match (whole.rate, here) {
@@ -66,7 +70,7 @@ pub fn unshare(name: &Name) -> Result<Option<u64>, GroupError> {
         let ended = shared.take()?;
         let SiteLimit { rate, burst, .. } = ended.lease.limit;
         let burst = (burst > 0).then(|| Burst::Time(Duration::from_micros(burst)));
-        let limit = (1..OFF).contains(&rate).then_some(GroupLimit { rate, burst, lasting: true });
+        let limit = (1..OFF).contains(&rate).then_some(GroupLimit { rate, unit: Unit::Bytes, burst, lasting: true });
         budget.restore_limit(limit, clock::now());
         Some(ended)
     })?;
@@ -92,6 +96,9 @@ pub(super) fn set(
     shared: &Shared,
     limit: Option<GroupLimit>,
 ) -> Result<(), GroupError> {
+    if limit.is_some_and(|limit| limit.unit == Unit::Records) {
+        return Err(GroupError::SharesBytes(name.clone()));
+    }
     let failed = |error| GroupError::Store(name.clone(), error);
     let mut store = Store::new(shared.binding.clone()).map_err(failed)?;
     let before = shared.lease.limit;
@@ -111,6 +118,11 @@ pub(super) fn set(
 /// When the store cannot be used.
 pub fn look(name: &Name, shared: &Shared) -> Result<Site, StoreError> {
     Store::new(shared.binding.clone())?.look(name)
+}
+
+/// Whether the environment names a store.
+pub(super) fn is_bound_by_environment() -> bool {
+    env::var_os(STORE).is_some_and(|text| !text.is_empty())
 }
 
 /// Binds a group to the store that the environment names, if it names one and the group is not

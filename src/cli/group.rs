@@ -1,6 +1,7 @@
 //! `pcproxy group`: limits that many transfers share.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::iter;
 use std::thread::sleep;
 use std::time::Duration;
@@ -9,8 +10,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use pcproxy::budget::{self, Budget, GroupLimit, Id, Listing, MemberAccount, Name};
 use pcproxy::os::FolderError;
-use pcproxy::shaping::{Burst, parse_burst};
-use pcproxy::units::show_rate;
+use pcproxy::shaping::{Burst, Unit, parse_burst};
 use serde::Serialize;
 
 use super::print::print;
@@ -25,6 +25,7 @@ const LOOK: Duration = Duration::from_millis(500);
 #[command(after_help = "\
 Examples:
   pcproxy group set uplink 10M
+  pcproxy group set api 5/s --lines
   pcproxy group ls
   pcproxy group rm uplink")]
 pub struct Group {
@@ -40,10 +41,18 @@ enum Action {
     Set {
         /// Letters, digits, '.', '_' and '-', or a path of such words
         name: Name,
-        /// Bytes a second, such as 10M or 80Mbit; 'off' lifts the limit
+        /// Bytes per second, such as 10M or 80Mbit; 5 or 30/m with --lines; 'off' lifts the limit
         #[arg(value_parser = rate_or_off)]
         rate: RateOrOff,
+        /// Count records in place of bytes: for members with --lines or --null
+        #[arg(short, long, conflicts_with = "null")]
+        lines: bool,
+        /// The same as --lines: a record is what a member counts
+        #[arg(short = '0', long)]
+        null: bool,
         /// Let a burst of SIZE, or of TIME at the rate, pass at once [default: 12ms]
+        ///
+        /// With --lines SIZE counts records, and the burst is at least one of them.
         #[arg(long, value_name = "SIZE|TIME", value_parser = parse_burst)]
         burst: Option<Burst>,
     },
@@ -74,8 +83,12 @@ enum Action {
 impl Group {
     /// What the words say together.
     pub fn check(&self) -> Result<()> {
-        if let Action::Set { rate: RateOrOff(None), burst: Some(_), .. } = &self.action {
-            bail!("--burst needs a rate, not 'off'");
+        if let Action::Set { rate: RateOrOff(None), burst, lines, null, .. } = &self.action {
+            for (given, option) in [(burst.is_some(), "--burst"), (*lines, "--lines"), (*null, "--null")] {
+                if given {
+                    bail!("{option} needs a rate, not 'off'");
+                }
+            }
         }
         if let Action::Share(share) = &self.action {
             share.check()?;
@@ -86,9 +99,10 @@ impl Group {
     /// Does it.
     pub fn run(&self) -> Result<()> {
         match &self.action {
-            Action::Set { name, rate: RateOrOff(rate), burst } => {
-                let rate = rate.map(|speed| speed.in_tokens(1)).transpose()?;
-                let limit = rate.map(|rate| GroupLimit { rate, burst: *burst, lasting: true });
+            Action::Set { name, rate: RateOrOff(rate), burst, lines, null } => {
+                let unit = if *lines || *null { Unit::Records } else { Unit::Bytes };
+                let rate = rate.map(|speed| speed.in_tokens(unit.tokens())).transpose()?;
+                let limit = rate.map(|rate| GroupLimit { rate, unit, burst: *burst, lasting: true });
                 Ok(budget::set(name, limit)?)
             }
             Action::Share(share) => share.run(),
@@ -99,14 +113,16 @@ impl Group {
     }
 }
 
-/// A group, as `group ls --json` has it. Rates are in bytes a second.
+/// A group, as `group ls --json` has it. Rates are in bytes or records per second.
 #[derive(Serialize)]
 struct Listed {
     group: String,
+    /// What its limit counts, or its members if it has none.
+    unit: Unit,
     /// None, if there is none.
-    limit: Option<u64>,
+    limit: Option<Rate>,
     /// Of all members together.
-    rate: u64,
+    rate: Rate,
     members: Vec<ListedMember>,
     /// Where the limit is shared with other machines.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,11 +132,35 @@ struct Listed {
 #[derive(Serialize)]
 struct ListedMember {
     pid: u32,
-    rate: u64,
+    rate: Rate,
     /// Of what all members move now, from 0 to 1.
     share: f64,
     weight: u32,
-    min_rate: u64,
+    min_rate: Rate,
+}
+
+/// A rate in tokens per second of what the group counts.
+#[derive(Clone, Copy)]
+struct Rate {
+    tokens: u64,
+    unit: Unit,
+}
+
+/// A whole number where it is one.
+impl Serialize for Rate {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let one = self.unit.tokens();
+        match self.tokens % one {
+            0 => serializer.serialize_u64(self.tokens / one),
+            _ => serializer.serialize_f64(self.tokens as f64 / one as f64),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.unit.show_rate(self.tokens as f64))
+    }
 }
 
 fn list(json: bool) -> Result<()> {
@@ -134,7 +174,7 @@ fn list(json: bool) -> Result<()> {
         if let Some(group) = groups.iter_mut().find(|group| group.group == name.to_string()) {
             let store = share::listed(name, shared);
             // That of all machines, not what this one may use at the moment.
-            group.limit = store.limit();
+            group.limit = store.limit().map(|tokens| Rate { tokens, unit: Unit::Bytes });
             group.store = Some(store);
         }
     }
@@ -161,24 +201,28 @@ fn listed(name: &Name, before: Option<&Budget>, now: &Budget) -> Listed {
         now.members().iter().map(|account| earlier(account.id).map_or(0.0, |earlier| rate(earlier, account))).collect();
     let sum: f64 = rates.iter().sum();
     let members = now.members().iter().zip(rates);
+    let counted = now.limit().map(|limit| limit.unit).or(now.members().first().map(|account| account.terms.unit));
+    let unit = counted.unwrap_or_default();
+    let in_unit = |tokens| Rate { tokens, unit };
     Listed {
         group: name.to_string(),
-        limit: now.limit().map(|limit| limit.rate),
-        rate: sum.round() as u64,
+        unit,
+        limit: now.limit().map(|limit| in_unit(limit.rate)),
+        rate: in_unit(sum.round() as u64),
         members: members
             .map(|(account, rate)| ListedMember {
                 pid: account.id.pid,
-                rate: rate.round() as u64,
+                rate: in_unit(rate.round() as u64),
                 share: if sum > 0.0 { rate / sum } else { 0.0 },
                 weight: account.terms.weight,
-                min_rate: account.terms.guaranteed,
+                min_rate: in_unit(account.terms.guaranteed),
             })
             .collect(),
         store: None,
     }
 }
 
-/// Bytes a second between two visits of a member to its group; 0 if there was none between.
+/// Tokens per second between two visits of a member to its group; 0 if there was none between.
 fn rate(earlier: &MemberAccount, now: &MemberAccount) -> f64 {
     let passed = now.asked.saturating_sub(earlier.asked).as_secs_f64();
     if passed > 0.0 { now.used.saturating_sub(earlier.used) as f64 / passed } else { 0.0 }
@@ -187,15 +231,18 @@ fn rate(earlier: &MemberAccount, now: &MemberAccount) -> f64 {
 /// A line for each group, and one for each of its members.
 fn table(groups: &[Listed]) -> String {
     let header = ["GROUP", "PID", "RATE", "LIMIT", "SHARE", "WEIGHT", "MIN RATE"];
-    let per_second = |rate| show_rate(rate as f64);
     let rows = groups.iter().flat_map(|group| {
-        let limit = group.limit.map_or("none".to_owned(), per_second);
-        let all = vec![group.group.clone(), "all".to_owned(), per_second(group.rate), limit];
+        let counted = |limit: Rate| match limit.unit {
+            Unit::Bytes => limit.to_string(),
+            Unit::Records => limit.to_string().replacen('/', " records/", 1),
+        };
+        let limit = group.limit.map_or("none".to_owned(), counted);
+        let all = vec![group.group.clone(), "all".to_owned(), group.rate.to_string(), limit];
         let members = group.members.iter().map(move |member| {
-            let least = if member.min_rate > 0 { per_second(member.min_rate) } else { String::new() };
+            let least = if member.min_rate.tokens > 0 { member.min_rate.to_string() } else { String::new() };
             let share = format!("{:.1} %", 100.0 * member.share);
             let (pid, weight) = (member.pid.to_string(), member.weight.to_string());
-            vec![group.group.clone(), pid, per_second(member.rate), String::new(), share, weight, least]
+            vec![group.group.clone(), pid, member.rate.to_string(), String::new(), share, weight, least]
         });
         iter::once(all).chain(members)
     });

@@ -13,9 +13,7 @@ use pcproxy::report::{Reports, Show, Target};
 use pcproxy::shaping::{Burst, Rate, Schedule, Unit, parse_burst};
 use pcproxy::stats::RecordKind;
 use pcproxy::transfer::Config;
-use pcproxy::units::{
-    RateUnit, Speed, parse_interval, parse_rate, parse_size, parse_speed, parse_time, show_rate, show_record_rate,
-};
+use pcproxy::units::{RateUnit, Speed, parse_interval, parse_rate, parse_size, parse_speed, parse_time};
 
 use super::words::{self, RateOrOff, buffer_size, command_like, rate_or_off, text};
 
@@ -341,15 +339,12 @@ impl Transfer {
         {
             bail!(
                 "--min-rate must not be above --rate: {} is above {}",
-                show_speed(unit, least),
-                show_speed(unit, most)
+                unit.show_rate(least as f64),
+                unit.show_rate(most as f64)
             );
         }
         if self.schedule.is_some() {
             words::check_time_zone();
-        }
-        if unit == Unit::Records && self.group.is_some() {
-            bail!("--group shares a limit of bytes, which --lines and --null do not count");
         }
         Ok(Config {
             inputs: vec![Address::Standard],
@@ -386,7 +381,7 @@ impl Transfer {
             group: self.group.clone().map(|(name, _)| GroupRequest {
                 name,
                 rate: group_rate,
-                terms: Terms { weight: self.weight, guaranteed: min_rate.unwrap_or(0) },
+                terms: Terms { weight: self.weight, guaranteed: min_rate.unwrap_or(0), unit },
             }),
             stop_after: if self.stop_at_size { self.size } else { self.stop_after },
             hash: self.hash.map(Hash::algorithm),
@@ -475,14 +470,6 @@ impl Transfer {
 fn timetable(text: &str) -> Result<String> {
     Schedule::parse_in(Unit::Records, text)?;
     Ok(text.to_owned())
-}
-
-/// A rate in tokens, for people.
-fn show_speed(unit: Unit, tokens: u64) -> String {
-    match unit {
-        Unit::Bytes => show_rate(tokens as f64),
-        Unit::Records => show_record_rate(tokens as f64 / unit.tokens() as f64),
-    }
 }
 
 fn group(text: &str) -> Result<(Name, Option<Speed>)> {

@@ -103,11 +103,7 @@ impl Limit {
         if unit == Unit::Bytes {
             return Limit::paced(rate, burst);
         }
-        let burst = match burst.unwrap_or_default() {
-            Burst::Bytes(records) => records.saturating_mul(TOKENS_PER_RECORD),
-            time => time.of(rate),
-        };
-        let burst = burst.max(TOKENS_PER_RECORD);
+        let burst = burst.unwrap_or_default().tokens(unit, rate);
         Limit::new(rate, burst).with_quantum(yielded(rate, QUANTUM).min(burst / 2).max(TOKENS_PER_RECORD))
     }
 
@@ -156,6 +152,15 @@ impl Limit {
 }
 
 impl Burst {
+    /// In tokens of a limit that counts `unit`: enough for one of what is counted, at least.
+    pub(crate) fn tokens(self, unit: Unit, rate: u64) -> u64 {
+        let tokens = match self {
+            Burst::Bytes(count) => count.saturating_mul(unit.tokens()),
+            time => time.of(rate),
+        };
+        tokens.max(unit.tokens())
+    }
+
     /// In bytes, at least 1.
     pub(crate) fn of(self, rate: u64) -> u64 {
         let bytes = match self {

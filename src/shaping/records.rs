@@ -1,11 +1,18 @@
 //! What a token buys: a byte, or a part of a record.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{show_rate, show_record_rate};
+
 /// Tokens for one record. Rates in records per second, per minute and per hour are all whole
 /// numbers of such tokens per second.
 pub const TOKENS_PER_RECORD: u64 = 3600;
 
 /// What a limit counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Unit {
     /// A token buys a byte.
     #[default]
@@ -38,7 +45,24 @@ pub enum Cut {
     Ends(u64),
 }
 
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unit::Bytes => "bytes",
+            Unit::Records => "records",
+        })
+    }
+}
+
 impl Unit {
+    /// A rate of so many tokens per second, for people: `1 MiB/s`, `5/s`.
+    pub fn show_rate(self, tokens: f64) -> String {
+        match self {
+            Unit::Bytes => show_rate(tokens),
+            Unit::Records => show_record_rate(tokens / TOKENS_PER_RECORD as f64),
+        }
+    }
+
     /// Tokens for one of what is counted.
     pub const fn tokens(self) -> u64 {
         match self {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Result;
+use pcproxy::budget::GroupLimit;
 use pcproxy::control::{ControlError, Request, RunId};
 use pcproxy::stats::{State, Status};
 
@@ -41,8 +42,8 @@ pub struct App {
     /// Groups are shown above their members.
     pub by_group: bool,
     pub folded: BTreeSet<String>,
-    /// The limits of groups, in bytes per second.
-    pub limits: BTreeMap<String, Option<u64>>,
+    /// The limits of groups.
+    pub limits: BTreeMap<String, Option<GroupLimit>>,
     /// What was looked for last.
     sought: String,
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use pcproxy::budget::GroupLimit;
 use pcproxy::control::ControlError;
+use pcproxy::shaping::Unit;
 use pcproxy::units::{RateUnit, printable, show_briefly, show_rate_briefly, show_share};
 use ratatui::layout::Alignment;
 use ratatui::text::Line;
@@ -199,12 +201,16 @@ impl Column {
     /// What the column shows of a group whose members come to `total`.
     pub fn of_group(self, app: &App, group: &str, depth: usize, total: Total) -> String {
         let limit = app.limits.get(group).copied().flatten();
+        let rate = match limit {
+            Some(GroupLimit { unit: unit @ Unit::Records, .. }) => total.records * unit.tokens() as f64,
+            _ => total.rate,
+        };
         match self {
             Column::Name => name(app, &Item::Group(group.to_owned()), depth),
             Column::Group => printable(group),
-            Column::State => limit.map(|limit| show_share(total.rate, limit as f64) + " used").unwrap_or_default(),
-            Column::Rate => show_brief_rate(total.rate),
-            Column::Limit => show_limit(limit),
+            Column::State => limit.map(|limit| show_share(rate, limit.rate as f64) + " used").unwrap_or_default(),
+            Column::Rate => show_brief_rate_in(limit.map_or(Unit::Bytes, |limit| limit.unit), rate),
+            Column::Limit => limit.map_or("none".to_owned(), |limit| show_brief_rate_in(limit.unit, limit.rate as f64)),
             Column::Bytes => show_briefly(total.bytes as f64),
             _ => String::new(),
         }
@@ -224,8 +230,12 @@ fn name(app: &App, item: &Item, depth: usize) -> String {
     format!("{}{name}", "  ".repeat(depth))
 }
 
-fn show_limit(limit: Option<u64>) -> String {
-    limit.map_or("none".to_owned(), |limit| show_brief_rate(limit as f64))
+/// A rate in tokens of a limit that counts `unit`.
+fn show_brief_rate_in(unit: Unit, tokens: f64) -> String {
+    match unit {
+        Unit::Bytes => show_brief_rate(tokens),
+        Unit::Records => unit.show_rate(tokens),
+    }
 }
 
 /// A rate in at most ten columns.

@@ -173,7 +173,9 @@ mod tests {
     use super::super::app::tests::{app, id, press, status, write};
     use super::super::keys::Key;
     use super::*;
+    use pcproxy::budget::GroupLimit;
     use pcproxy::control::{ControlError, Request};
+    use pcproxy::shaping::Unit;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
@@ -247,7 +249,8 @@ mod tests {
     #[test]
     fn groups_show_their_limit_and_how_much_of_it_is_used() {
         let mut app = app();
-        app.limits = [("site/backup".to_owned(), Some(16 << 20))].into();
+        let limit = GroupLimit { rate: 16 << 20, unit: Unit::Bytes, burst: None, lasting: true };
+        app.limits = [("site/backup".to_owned(), Some(limit))].into();
         write(&mut app, "g");
         assert_eq!(
             screen(&mut app, 80, 8)[1..6],

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use pcproxy::budget::{self, Budget};
+use pcproxy::budget;
 use pcproxy::control::{ControlError, Request, Run, RunId, runs};
 use pcproxy::os::die_by;
 use pcproxy::units::parse_interval;
@@ -258,8 +258,7 @@ impl Watch {
         if self.app.wants_limits() {
             // A group that cannot be read has no limit to show.
             let groups = budget::list().map(|listing| listing.groups).unwrap_or_default();
-            let limit = |budget: Budget| budget.limit().map(|limit| limit.rate);
-            self.app.limits = groups.into_iter().map(|(name, budget)| (name.to_string(), limit(budget))).collect();
+            self.app.limits = groups.into_iter().map(|(name, budget)| (name.to_string(), budget.limit())).collect();
         }
     }
 

@@ -63,6 +63,8 @@ pub struct Total {
     pub runs: usize,
     /// Bytes per second.
     pub rate: f64,
+    /// Records per second, of those that count them.
+    pub records: f64,
     pub bytes: u64,
 }
 
@@ -223,7 +225,10 @@ pub fn total(rows: &[Row], group: &str) -> Total {
         total.runs += 1;
         if let Some(status) = &row.status {
             total.bytes = total.bytes.saturating_add(status.bytes);
-            total.rate += if row.is_well() { status.rate } else { 0.0 };
+            if row.is_well() {
+                total.rate += status.rate;
+                total.records += status.records.map_or(0.0, |records| records.rate);
+            }
         }
     }
     total
@@ -334,7 +339,10 @@ mod tests {
         assert_eq!(shown(&rows, &[]), all);
         assert_eq!(shown(&rows, &["site/db"]), ["site/", " c", " site/db/", "site-2/", " d", "x"]);
         assert_eq!(shown(&rows, &["site"]), ["site/", "site-2/", " d", "x"]);
-        assert_eq!(total(&rows, "site"), Total { runs: 3, rate: 3.0 * 4_194_304.0, bytes: 3 * (240 << 20) });
+        assert_eq!(
+            total(&rows, "site"),
+            Total { runs: 3, rate: 3.0 * 4_194_304.0, records: 0.0, bytes: 3 * (240 << 20) }
+        );
     }
 
     #[test]
