@@ -49,7 +49,7 @@ fn a_buffer_that_is_no_size_is_refused() {
 #[test]
 fn a_buffer_beyond_the_memory_is_refused() {
     refuses(&["--buffer", "1E"], &["--buffer", "'1E'", "memory"]);
-    refuses(&["--buffer", "99E"], &["--buffer", "'99E'", "too large"]);
+    refuses(&["--buffer", "99E"], &["--buffer", "'99E'", "below 16E"]);
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn half_a_byte_is_refused_everywhere() {
 fn a_negative_number_is_refused_with_the_name_of_its_option() {
     for option in ["--rate", "-r", "-L", "--buffer", "--size", "--interval", "--burst", "--catch-up", "--stop-after"] {
         for value in ["-1", "-5M", "-0.5"] {
-            refuses(&[option, value], &[&format!("'{value}' for '")]);
+            refuses(&[option, value], &[&format!(": '{value}' is ")]);
         }
     }
     refuses(&["-q", "-5"], &["'-5'"]);

@@ -4,6 +4,7 @@ mod support;
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
@@ -65,6 +66,34 @@ impl Runs {
     fn limit(&self, name: &str) -> Value {
         let line = self.ctl(&format!("{name} stats --json"));
         serde_json::from_str::<Value>(&line).unwrap()["limit"].take()
+    }
+}
+
+#[test]
+fn a_limit_is_shown_in_the_unit_it_was_given_in_until_it_is_back() {
+    let runs = Runs::new(&["--name db --rate 1M"]);
+    assert_eq!(runs.ctl("db rate 8Mbit"), "db (PID): limit 8 Mbit/s, was 1 MiB/s\n");
+    assert_eq!(runs.ctl("db rate +50%"), "db (PID): limit 12 Mbit/s, was 8 Mbit/s\n");
+    assert!(runs.ctl("stats").contains("12 Mbit/s"));
+    assert_eq!(runs.ctl("db rate back"), "db (PID): limit 1 MiB/s, was 12 Mbit/s\n");
+    let timetable = ["ctl", "db", "schedule", "00:00,500kB"];
+    assert!(runs.session.command(&timetable).output().unwrap().status.success());
+    assert_eq!(runs.ctl("db rate 2M"), "db (PID): limit 2 MiB/s, was 500 kB/s\n");
+    assert_eq!(runs.ctl("db rate back"), "db (PID): limit 500 kB/s, was 2 MiB/s\n");
+}
+
+#[test]
+fn a_name_that_is_not_utf8_is_found_by_the_same_bytes() {
+    let session = Session::new();
+    let name = std::ffi::OsStr::from_bytes(b"dump-\xff");
+    let mut command = session.command(&[]);
+    let (input, output) = (connection(Kind::Pipe, Side::Stdin), connection(Kind::Pipe, Side::Stdout));
+    command.arg("--name").arg(name);
+    let run = start_command(command, input.theirs, output.theirs);
+    session.connect(&run);
+    for words in [["ctl", "pause"], ["ctl", "resume"]] {
+        let done = session.command(&words).arg(name).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 }
 

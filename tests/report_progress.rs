@@ -87,7 +87,7 @@ fn the_least_important_goes_first() {
 
 #[test]
 fn with_a_size_there_are_percent_and_bar() {
-    let half = Status { size: Some(2 * status().bytes), ..status() };
+    let half = Status { size: Some(2 * status().bytes), time_left: Some(83.5), ..status() };
     for (width, text) in [
         (
             150,
@@ -166,8 +166,9 @@ fn the_time_of_day_of_the_end_is_shown_if_it_is_wanted_and_an_hour_away() {
     let zone = jiff::tz::TimeZone::fixed(jiff::tz::offset(2));
     let eta = |look, times: u64| {
         // 2026-11-25 12:00 UTC, a Wednesday.
-        let status =
-            Status { time: 1_795_608_000.0, elapsed: 1000.0, bytes: 1000, size: Some(1000 * times), ..status() };
+        let left = 1000.0 * (times - 1) as f64;
+        let size = Some(status().bytes * times);
+        let status = Status { time: 1_795_608_000.0, time_left: Some(left), size, ..status() };
         let text = ProgressLine::in_zone(look, zone.clone()).render(&status, 200);
         text.split_once("ETA ").unwrap().1.split_once(" buffer").unwrap().0.to_owned()
     };

@@ -61,10 +61,10 @@ pub fn check_size(size: u64) -> Result<usize, String> {
     }
     if let Some(memory) = memory_limit().filter(|memory| size > memory.bytes) {
         let whose = if memory.of_group { "this control group (container)" } else { "this machine" };
-        return Err(format!("more than the memory of {whose}, which is {}", show_size(memory.bytes)));
+        return Err(format!("is more than the memory of {whose}, which is {}", show_size(memory.bytes)));
     }
     let size = usize::try_from(size).unwrap_or(usize::MAX);
-    Chunks::could_hold(size).map_err(|error| format!("more than the system gives this process: {error}"))?;
+    Chunks::could_hold(size).map_err(|error| format!("is more than the system gives this process: {error}"))?;
     Ok(size)
 }
 

@@ -86,6 +86,7 @@ impl Manual {
     pub fn run(&self) -> Result<()> {
         let root = table();
         if let Some(dir) = &self.dir {
+            fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
             return pages(&root).iter().try_for_each(|command| {
                 let path = dir.join(page_name(command)).with_extension("1");
                 fs::write(&path, page(command, &root)?).with_context(|| path.display().to_string())

@@ -17,6 +17,7 @@ mod words;
 mod fixture;
 
 use std::env;
+use std::error::Error;
 use std::ffi::OsString;
 use std::io::{IsTerminal, stdout};
 use std::process::exit;
@@ -28,6 +29,7 @@ use pcproxy::report::{say, tell};
 use pcproxy::transfer::Config;
 
 use print::print;
+use words::refused;
 
 const ABOUT: &str = "Moves bytes from inputs to an output, stdin to stdout if none is named, through a finite buffer, at a limited rate if you like";
 
@@ -125,7 +127,7 @@ impl Order {
                 exit(2);
             }
             let suggestion = suggestion(&error).unwrap_or_default();
-            anyhow!(in_one_line(&error.to_string()) + suggestion)
+            anyhow!(refused_value(&error).unwrap_or_else(|| in_one_line(&error.to_string())) + suggestion)
         });
         cli.and_then(Cli::order).unwrap_or_else(|reason| {
             let reason = reason.to_string();
@@ -252,12 +254,27 @@ fn unknown_argument(error: &clap::Error) -> Option<&str> {
     }
 }
 
+/// A value that its option refuses, if that is the error.
+fn refused_value(error: &clap::Error) -> Option<String> {
+    let reason = error.source().filter(|_| error.kind() == ErrorKind::ValueValidation)?.to_string();
+    let word = |kind| match error.get(kind) {
+        Some(ContextValue::String(word)) => Some(word.as_str()),
+        _ => None,
+    };
+    let option = word(ContextKind::InvalidArg)?.split([' ', '=']).next()?;
+    Some(refused(option, &as_typed(word(ContextKind::InvalidValue)?), reason))
+}
+
 /// What clap says of an error, without the usage below it.
 fn in_one_line(text: &str) -> String {
     let lines =
         text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
     let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
     let line = lines.join("; ").replace(":; ", ": ");
-    // As it was typed: see `with_minus_signs`.
-    line.trim_start_matches("error: ").replace('\u{2212}', "-")
+    as_typed(line.trim_start_matches("error: "))
+}
+
+/// The hyphens that [`with_minus_signs`] has hidden from clap.
+fn as_typed(text: &str) -> String {
+    text.replace('\u{2212}', "-")
 }

@@ -61,7 +61,7 @@ impl Run {
         let rate = |option: &str, own: Option<Speed>| match own.map(|speed| speed.in_tokens(unit.tokens())) {
             None => Ok(config.rate.clone()),
             Some(Ok(tokens)) => Ok(Rate::Constant(tokens)),
-            Some(Err(error)) => Err(anyhow!("invalid value for '{option} <RATE>': {error}")),
+            Some(Err(error)) => Err(anyhow!("{option}: the rate {error}")),
         };
         let (up, down) = (rate("--up", self.up)?, rate("--down", self.down)?);
         config.command = Some(CommandLine { program: program.clone(), arguments: arguments.to_vec(), up, down });

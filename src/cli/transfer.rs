@@ -10,12 +10,12 @@ use clap::{Args, ValueEnum, value_parser};
 use pcproxy::budget::{GroupRequest, Name, Terms};
 use pcproxy::endpoint::{Address, AddressError, Algorithm};
 use pcproxy::report::{Reports, Show, Target};
-use pcproxy::shaping::{Burst, Rate, Schedule, Unit, parse_burst};
+use pcproxy::shaping::{Burst, Rate, Schedule, Unit, parse_burst, unit_of_schedule};
 use pcproxy::stats::RecordKind;
 use pcproxy::transfer::Config;
-use pcproxy::units::{RateUnit, Speed, parse_interval, parse_rate, parse_size, parse_speed, parse_time};
+use pcproxy::units::{RateUnit, Speed, parse_interval, parse_rate, parse_size, parse_speed, parse_time, show_size};
 
-use super::words::{self, RateOrOff, buffer_size, command_like, rate_or_off, text};
+use super::words::{self, RateOrOff, buffer_size, command_like, rate_or_off, refused, text};
 
 /// What to read and what to write.
 #[derive(Debug, Args)]
@@ -308,18 +308,12 @@ impl Transfer {
         let (low_water, low_share) = self.low_water.of(self.buffer);
         let (start_at, _) = self.start_at.of(self.buffer);
         if start_at > self.buffer {
-            bail!(
-                "invalid value '{}' for '--start-at <SIZE|N%>': must not be above --buffer, which is {} bytes",
-                self.start_at.text,
-                self.buffer
-            );
+            let reason = format!("must not be above --buffer, which is {}", show_size(self.buffer as u64));
+            bail!(refused("--start-at", &self.start_at.text, reason));
         }
         if low_water >= self.buffer {
-            bail!(
-                "invalid value '{}' for '--low-water <SIZE|N%>': must be below --buffer, which is {} bytes",
-                self.low_water.text,
-                self.buffer
-            );
+            let reason = format!("must be below --buffer, which is {}", show_size(self.buffer as u64));
+            bail!(refused("--low-water", &self.low_water.text, reason));
         }
         let unit = if self.lines || self.null { Unit::Records } else { Unit::Bytes };
         let [rate, min_rate, group_rate] = [
@@ -331,7 +325,7 @@ impl Transfer {
             speed
                 .map(|speed| speed.in_tokens(unit.tokens()))
                 .transpose()
-                .map_err(|error| anyhow!("invalid value for '{option} <RATE>': {error}"))
+                .map_err(|error| anyhow!("{option}: the rate {error}"))
         });
         let (rate, min_rate, group_rate) = (rate?, min_rate?, group_rate?);
         if let (Some(least), Some(most)) = (min_rate, rate)
@@ -370,10 +364,9 @@ impl Transfer {
             },
             rate: match (rate, &self.schedule) {
                 (Some(rate), _) => Rate::Constant(rate),
-                (None, Some(schedule)) => Rate::Timetable(
-                    Schedule::parse_in(unit, schedule)
-                        .map_err(|error| anyhow!("invalid value for '--schedule <TIMETABLE>': {error}"))?,
-                ),
+                (None, Some(schedule)) => {
+                    Rate::Timetable(Schedule::parse_in(unit, schedule).map_err(|error| anyhow!("--schedule: {error}"))?)
+                }
                 (None, None) => Rate::Free,
             },
             burst: self.burst,
@@ -450,17 +443,18 @@ fn timeout(text: &str) -> Result<Duration> {
 }
 
 fn pipe_size(text: &str) -> Result<PipeSize> {
-    if text == "keep" { Ok(PipeSize::Keep) } else { Ok(PipeSize::Grow(parse_size(text)?.try_into()?)) }
+    match parse_size(text) {
+        _ if text == "keep" => Ok(PipeSize::Keep),
+        Ok(size) => Ok(PipeSize::Grow(size.try_into()?)),
+        Err(error) => bail!("{error}; 'keep' leaves pipes as they are"),
+    }
 }
 
 impl Transfer {
     /// The unit in which to show rates: that of the limit that the user gave.
     fn rate_unit(&self) -> RateUnit {
         let own = self.rate.and_then(|RateOrOff(rate)| rate).map(|speed| speed.unit);
-        let timetable = || {
-            let mut rates = self.schedule.as_ref()?.split_whitespace().filter_map(|entry| entry.split_once(','));
-            rates.find_map(|(_, rate)| parse_speed(rate).ok()).map(|speed| speed.unit)
-        };
+        let timetable = || unit_of_schedule(self.schedule.as_ref()?);
         let group = || self.group.as_ref().and_then(|(_, rate)| *rate).map(|speed| speed.unit);
         own.or_else(timetable).or_else(group).unwrap_or_default()
     }

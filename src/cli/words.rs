@@ -1,6 +1,6 @@
 //! Words and tables that several commands have in common.
 
-use std::env;
+use std::{env, fmt};
 
 use anyhow::{Result, anyhow, bail};
 use clap::CommandFactory;
@@ -25,6 +25,14 @@ pub fn rate_or_off(text: &str) -> Result<RateOrOff> {
             Err(error) => bail!("{error}; 'off' is no limit"),
         },
     }
+}
+
+/// Why an option refuses a value, in one line: `--rate: '5X' is not a rate: use …`.
+pub fn refused(option: &str, value: &str, reason: impl fmt::Display) -> String {
+    let reason = reason.to_string();
+    let is_about_value = ["is ", "may ", "must "].iter().any(|verb| reason.starts_with(verb));
+    let colon = if is_about_value { "" } else { ":" };
+    format!("{option}: '{}'{colon} {reason}", printable(value))
 }
 
 /// The command that a word was perhaps meant to be.
@@ -52,9 +60,11 @@ impl NewRate {
     /// The request for it.
     pub fn request(&self) -> Request {
         match *self {
-            NewRate::Set(speed) => {
-                Request::Rate { rate: speed.map(|speed| speed.amount), seconds: speed.map_or(1, |speed| speed.seconds) }
-            }
+            NewRate::Set(speed) => Request::Rate {
+                rate: speed.map(|speed| speed.amount),
+                seconds: speed.map_or(1, |speed| speed.seconds),
+                unit: speed.map(|speed| speed.unit),
+            },
             NewRate::Change(by) => Request::ChangeRate { by },
             NewRate::Back => Request::RateBack {},
         }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::stats::Status;
-use crate::units::RateChange;
+use crate::units::{RateChange, RateUnit};
 
 /// The version of the protocol. It changes when a request changes its meaning or goes; a new
 /// request leaves it as it is.
@@ -25,6 +25,9 @@ pub enum Request {
         /// The rate is for so many seconds: 60 for a rate per minute. At least 1.
         #[serde(default = "one", skip_serializing_if = "is_one")]
         seconds: u64,
+        /// The unit in which rates are shown from now on; as before, if it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unit: Option<RateUnit>,
     },
     /// Feed the consumer at a rate that is higher or lower by so much.
     ChangeRate {

@@ -314,7 +314,7 @@ mod tests {
             Just(Request::Pause {}),
             Just(Request::Resume {}),
             Just(Request::Stop {}),
-            any::<Option<u64>>().prop_map(|rate| Request::Rate { rate, seconds: 1 }),
+            any::<Option<u64>>().prop_map(|rate| Request::Rate { rate, seconds: 1, unit: None }),
             any::<u64>().prop_map(|size| Request::Buffer { size }),
         ]
     }

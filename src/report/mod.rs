@@ -1,6 +1,5 @@
 //! What a run reports: the progress line, records, messages.
 
-mod eta;
 mod lines;
 mod message;
 mod numeric;

@@ -5,7 +5,6 @@ use jiff::tz::TimeZone;
 use unicode_width::UnicodeWidthChar;
 
 use super::Look;
-use super::eta::Eta;
 use crate::stats::{Ending, RecordStatus, State, Status};
 use crate::units::{printable, show_briefly, show_count, show_of, show_rate_briefly, show_record_rate, show_share};
 
@@ -32,13 +31,12 @@ const BLUE: u8 = 34;
 const MAGENTA: u8 = 35;
 const CYAN: u8 = 36;
 
-/// Makes the text of the line. It remembers how fast the run was, for the time that is left.
+/// Makes the text of the line.
 #[derive(Debug)]
 pub struct ProgressLine {
     look: Look,
     /// For times of day.
     zone: TimeZone,
-    eta: Eta,
 }
 
 /// Some columns of the line.
@@ -83,7 +81,7 @@ impl ProgressLine {
 
     /// The same with times of day in `zone`.
     pub fn in_zone(look: Look, zone: TimeZone) -> Self {
-        ProgressLine { look, zone, eta: Eta::default() }
+        ProgressLine { look, zone }
     }
 
     /// The text for a terminal of `width` columns, or for none with `usize::MAX`. It leaves the last
@@ -103,7 +101,6 @@ impl ProgressLine {
     /// assert_eq!(line.render(&status, 40), "12.0 MiB  24% flowing");
     /// ```
     pub fn render(&mut self, status: &Status, width: usize) -> String {
-        self.eta.observe(status);
         let room = width.saturating_sub(1);
         let mut parts = self.parts(status, width);
         let used = |parts: &[Part]| {
@@ -188,7 +185,7 @@ impl ProgressLine {
 
     /// The time that is left, or the time of day at which the run ends.
     fn eta(&self, status: &Status) -> String {
-        let Some(left) = self.eta.left(status) else { return " -:--".to_owned() };
+        let Some(left) = status.time_left else { return " -:--".to_owned() };
         let end = status.time + left;
         let at = |format| self.time_of_day(end, format).filter(|_| self.look.eta_at && left > LATER);
         // A weekday alone would be ambiguous from a week on.

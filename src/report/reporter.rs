@@ -68,6 +68,8 @@ pub struct Reporter {
     pub account: Account,
     /// The rest of a status.
     pub facts: Facts,
+    /// The unit in which rates are shown when the limit is back to that of the start.
+    pub usual_unit: RateUnit,
     /// The user wants to see nothing that can be left out.
     quiet: bool,
     summary: bool,
@@ -113,6 +115,7 @@ impl Reporter {
                 rate_unit: reports.rate_unit,
                 ..Facts::default()
             },
+            usual_unit: reports.rate_unit,
             quiet: reports.progress == Show::Never,
             summary: reports.summary,
             progress: shown.map(|shown| (shown, Interval::default())),

@@ -9,7 +9,7 @@ pub use bucket::{Burst, Limit, TokenBucket, parse_burst};
 pub(crate) use bucket::{LARGEST_QUANTUM, TOKENS_PER_BYTE, in_tokens};
 pub use pace::{InForce, Pace, Rate};
 pub use records::{Cut, Held, TOKENS_PER_RECORD, Unit};
-pub use schedule::{Schedule, ScheduleError, ScheduledRate};
+pub use schedule::{Schedule, ScheduleError, ScheduledRate, unit_of_schedule};
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -9,7 +9,7 @@ use jiff::{Timestamp, ToSpan, Zoned};
 
 use super::Unit;
 
-use crate::units::parse_speed;
+use crate::units::{RateUnit, parse_speed};
 
 /// A timetable: entries `[DAY[-DAY]-]HH:MM[-HH:MM],RATE`, separated by spaces. `RATE` may be `off`,
 /// for no limit. The form is that of rclone's `--bwlimit`, with ranges of days and of times.
@@ -78,6 +78,12 @@ impl fmt::Display for ScheduleError {
 }
 
 impl std::error::Error for ScheduleError {}
+
+/// The unit in which the first rate of a timetable is given. None where there is no rate.
+pub fn unit_of_schedule(text: &str) -> Option<RateUnit> {
+    let mut rates = text.split_whitespace().filter_map(|entry| entry.split_once(','));
+    rates.find_map(|(_, rate)| parse_speed(rate).ok()).map(|speed| speed.unit)
+}
 
 /// A timetable that shows what there is.
 const EXAMPLE: &str = "08:00,512K 18:00,10M Sat-12:00,off Mon-Fri-12:00-13:00,2M";
@@ -300,7 +306,7 @@ mod tests {
             ("08:00,10M Foo-09:00,1M", "entry 2, 'Foo-09:00,1M', has no day of the week in 'Foo'"),
             ("25:00,10M", "entry 1, '25:00,10M', has no time of day in '25:00'"),
             ("08:00,10M 09:00,fast", "entry 2, '09:00,fast', has a rate, 'fast', that is not a rate"),
-            ("08:00,0", "entry 1, '08:00,0', has a rate, '0', that is too low"),
+            ("08:00,0", "entry 1, '08:00,0', has a rate, '0', that must be at least"),
             ("Mon,10M", "entry 1, 'Mon,10M', has no time of day in 'Mon'"),
             ("Mon-Fri-Sat-08:00,1M", "entry 1, 'Mon-Fri-Sat-08:00,1M', has more than two days"),
             ("08:00-09:00-10:00,1M", "entry 1, '08:00-09:00-10:00,1M', has more than two times"),

@@ -3,6 +3,7 @@
 use std::mem;
 use std::time::Duration;
 
+use super::eta::Eta;
 use super::{Ending, FlowStatus, Hash, RecordKind, RecordStatus, State, Status, VERSION};
 use crate::units::RateUnit;
 
@@ -131,6 +132,8 @@ pub struct Account {
     window: (Duration, u64),
     /// The time at which `bytes` last grew.
     moved: Duration,
+    /// How fast the run was of late.
+    eta: Eta,
 }
 
 /// A wait that is over, or goes on.
@@ -166,6 +169,7 @@ impl Account {
             peak_rate: 0.0,
             window: (start, 0),
             moved: start,
+            eta: Eta::default(),
         }
     }
 
@@ -270,7 +274,7 @@ impl Account {
         let [producer, consumer, limit, machine, _] = interval.waits.map(seconds);
         let come = self.bytes.saturating_add(self.buffered as u64);
         let mean_rate = rate(self.bytes, elapsed);
-        Status {
+        let mut status = Status {
             version: VERSION,
             time: facts.time,
             elapsed: seconds(elapsed),
@@ -308,7 +312,11 @@ impl Account {
             done: facts.ending.is_some(),
             ending: facts.ending,
             flows: facts.flows.clone(),
-        }
+            time_left: None,
+        };
+        self.eta.observe(&status);
+        status.time_left = self.eta.left(&status);
+        status
     }
 
     /// Accounts the time up to `now`.

@@ -1,6 +1,7 @@
 //! What a run knows about itself. Pure: time comes in as an argument.
 
 mod account;
+mod eta;
 mod status;
 mod verdict;
 

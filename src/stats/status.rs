@@ -95,6 +95,10 @@ pub struct Status {
     /// How the run ended; none while it lasts. Records of older versions do not have it.
     #[serde(default)]
     pub ending: Option<Ending>,
+    /// Seconds until all is delivered, if the run goes on as in the last while. None if that is not known:
+    /// no size, no byte yet, a pause, or a stall. Records of older versions do not have it.
+    #[serde(default)]
+    pub time_left: Option<f64>,
     /// The flows of a run that has several, `pcproxy run`: all other fields are then of both
     /// together. Empty, and left out of the JSON, where there is one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -129,21 +133,6 @@ impl Status {
     /// What was delivered, and the expected total.
     pub fn progress(&self) -> (u64, Option<u64>) {
         self.records.map_or((self.bytes, self.size), |records| (records.delivered, records.size))
-    }
-
-    /// Seconds until everything is delivered at `rate` per second, in bytes or, where these are
-    /// counted, in records. None if the total is not known, or nothing moves.
-    ///
-    /// ```
-    /// use pcproxy::stats::Status;
-    /// let run = Status { bytes: 100, size: Some(300), ..Status::default() };
-    /// assert_eq!(run.time_left(50.0), Some(4.0));
-    /// assert_eq!(run.time_left(0.0), None);
-    /// ```
-    pub fn time_left(&self, rate: f64) -> Option<f64> {
-        let (delivered, size) = self.progress();
-        let left = size?.saturating_sub(delivered) as f64;
-        if left == 0.0 { Some(0.0) } else { Some(left / rate).filter(|time| time.is_finite()) }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::control::{Host, Request};
 use crate::os::clock;
 use crate::poller::Poller;
 use crate::report::Reporter;
-use crate::shaping::{Rate, Schedule};
+use crate::shaping::{Rate, Schedule, unit_of_schedule};
 use crate::stats::{Interval, Status};
 use crate::units::{RateUnit, Speed};
 
@@ -30,7 +30,8 @@ impl Host for Steering<'_> {
             Request::Rate { rate: Some(0), .. } => {
                 return Err("the rate must be at least 1 byte per second".to_owned());
             }
-            Request::Rate { rate, seconds } => {
+            Request::Rate { rate, seconds, unit } => {
+                reporter.facts.rate_unit = unit.unwrap_or(reporter.facts.rate_unit);
                 for direction in each {
                     let rate = rate.map(|amount| Speed { amount, seconds: *seconds, unit: RateUnit::default() });
                     let tokens = rate.map(|speed| speed.in_tokens(direction.unit().tokens())).transpose();
@@ -51,12 +52,18 @@ impl Host for Steering<'_> {
                     direction.pace_mut().rate = Rate::Constant(rate);
                 }
             }
-            Request::RateBack {} => each.for_each(|direction| direction.pace_mut().return_to_usual()),
+            Request::RateBack {} => {
+                reporter.facts.rate_unit = reporter.usual_unit;
+                each.for_each(|direction| direction.pace_mut().return_to_usual());
+            }
             Request::Schedule { timetable } => {
                 for direction in each {
                     let schedule = Schedule::parse_in(direction.unit(), timetable);
                     direction.pace_mut().follow(schedule.map_err(|error| error.to_string())?);
                 }
+                // 'back' returns to this timetable from now on.
+                reporter.usual_unit = unit_of_schedule(timetable).unwrap_or(reporter.usual_unit);
+                reporter.facts.rate_unit = reporter.usual_unit;
             }
             Request::Pause {} if each.all(|direction| direction.is_told_to_end()) => {
                 return Err("it was told to end, and delivers what it holds".to_owned());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Why a text is not a size, a rate or a time. The words follow the text and the option that it was
-/// given for: `invalid value '5X' for '--rate <RATE>': is not a rate: ...`.
+/// given for: `--rate: '5X' is not a rate: use ...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitError {
     /// What is wrong, for the user.
@@ -59,11 +59,11 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     let prefix = amount.unit.strip_suffix(['b', 'B']);
     let factor = factor(prefix.unwrap_or(amount.unit), prefix.is_some()).ok_or_else(not_a_size)?;
     if factor == 1 && !amount.is_whole() {
-        return Err(UnitError::new("is not a whole number of bytes"));
+        return Err(UnitError::new("must be a whole number of bytes"));
     }
     match amount.times(factor, 1) {
-        None => Err(UnitError::new("is too large: a size must be below 16E (2^64 bytes)")),
-        Some(0) if !amount.is_zero() => Err(UnitError::new("is less than one byte")),
+        None => Err(UnitError::new("must be below 16E (2^64 bytes)")),
+        Some(0) if !amount.is_zero() => Err(UnitError::new("must be at least 1 byte")),
         Some(bytes) => Ok(bytes),
     }
 }
@@ -87,9 +87,9 @@ impl Speed {
     pub fn in_tokens(self, tokens: u64) -> Result<u64, UnitError> {
         let rate = u128::from(self.amount) * u128::from(tokens) / u128::from(self.seconds.max(1));
         match u64::try_from(rate) {
-            Ok(0) => Err(UnitError::new("is too low: the rate must be at least 1 byte per second")),
+            Ok(0) => Err(UnitError::new("must be at least 1 byte per second")),
             Ok(rate) => Ok(rate),
-            Err(_) => Err(UnitError::new("is too large: a rate must be below 16E (2^64 bytes per second)")),
+            Err(_) => Err(UnitError::new("must be below 16E (2^64 bytes per second)")),
         }
     }
 }
@@ -202,10 +202,10 @@ impl GivenRate {
         let divisor = if unit == RateUnit::Bits { 8 } else { 1 };
         match amount.times(factor, divisor) {
             Some(1..) if factor == 1 && divisor == 1 && !amount.is_whole() => {
-                Err(UnitError::new("is not a whole number of bytes per second"))
+                Err(UnitError::new("must be a whole number of bytes per second"))
             }
-            None => Err(UnitError::new("is too large: a rate must be below 16E (2^64 bytes per second)")),
-            Some(0) => Err(UnitError::new("is too low: the rate must be at least 1 byte per second")),
+            None => Err(UnitError::new("must be below 16E (2^64 bytes per second)")),
+            Some(0) => Err(UnitError::new("must be at least 1 byte per second")),
             Some(per_second) => Ok(GivenRate { per_second, unit }),
         }
     }
@@ -288,7 +288,7 @@ fn factor(prefix: &str, decimal: bool) -> Option<u128> {
 /// assert!(parse_time("-1s").is_err());
 /// ```
 pub fn parse_time(text: &str) -> Result<Duration, UnitError> {
-    let too_long = || UnitError::new("is too long: the longest time is 366 days");
+    let too_long = || UnitError::new("must be at most 366 days");
     let not_a_time = || UnitError::new("is not a time: use 1s, 500ms, 2m, or a number of seconds");
     let time = match text.parse::<f64>() {
         Ok(seconds) if seconds > LONGEST.as_secs_f64() => return Err(too_long()),
@@ -316,7 +316,7 @@ pub fn parse_time(text: &str) -> Result<Duration, UnitError> {
 pub fn parse_interval(text: &str) -> Result<Duration, UnitError> {
     match parse_time(text)? {
         time if time >= SHORTEST_INTERVAL => Ok(time),
-        _ => Err(UnitError::new("is too short: the shortest interval is 10ms")),
+        _ => Err(UnitError::new("must be at least 10ms")),
     }
 }
 
@@ -419,7 +419,7 @@ mod tests {
     fn a_time_beyond_a_year_is_refused() {
         for text in ["18446744073709549568", "1e300", "inf", "9000h", "366d 1s"] {
             let error = parse_interval(text).unwrap_err().to_string();
-            assert!(error.starts_with("is too long") || error.starts_with("is not a time"), "{text}: {error}");
+            assert!(error.starts_with("must be at most") || error.starts_with("is not a time"), "{text}: {error}");
         }
         for text in ["-1", "NaN", "-1s", "", "s", "1 quatloo"] {
             assert!(parse_interval(text).unwrap_err().to_string().starts_with("is not a time"), "{text}");

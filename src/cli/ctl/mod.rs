@@ -16,7 +16,7 @@ use pcproxy::shaping::{Schedule, Unit};
 use pcproxy::stats::Status;
 
 use super::print::print;
-use super::words::{NewRate, buffer_size, new_rate};
+use super::words::{NewRate, buffer_size, new_rate, text};
 use target::{Target, label};
 
 /// How long to watch the runs to see how fast they are.
@@ -46,7 +46,7 @@ Examples:
 )]
 pub struct Ctl {
     /// The transfer with this pid, or else all transfers that were started with this --name
-    #[arg(value_name = "PID|NAME")]
+    #[arg(value_name = "PID|NAME", value_parser = text())]
     target: Option<String>,
     /// All transfers of this user; of all users, for root
     #[arg(short, long, global = true)]
@@ -67,7 +67,7 @@ enum Action {
     #[command(allow_missing_positional = true)]
     Rate {
         /// The transfers, if they do not stand before the command
-        #[arg(value_name = "PID|NAME")]
+        #[arg(value_name = "PID|NAME", value_parser = text())]
         which: Option<String>,
         /// At least 1 byte per second; of records where these are counted, such as 5 or 30/m
         #[arg(value_name = "RATE|+N%|-SIZE|off|back", value_parser = new_rate)]
@@ -77,7 +77,7 @@ enum Action {
     #[command(allow_missing_positional = true)]
     Schedule {
         /// The transfers, if they do not stand before the command
-        #[arg(value_name = "PID|NAME")]
+        #[arg(value_name = "PID|NAME", value_parser = text())]
         which: Option<String>,
         /// Entries [DAY-]HH:MM,RATE, separated by spaces
         #[arg(value_parser = timetable)]
@@ -86,20 +86,20 @@ enum Action {
     /// Feed the consumer nothing until 'resume'; the buffer goes on filling
     Pause {
         /// The transfers, if they do not stand before the command
-        #[arg(value_name = "PID|NAME")]
+        #[arg(value_name = "PID|NAME", value_parser = text())]
         which: Option<String>,
     },
     /// Go on after a pause
     Resume {
         /// The transfers, if they do not stand before the command
-        #[arg(value_name = "PID|NAME")]
+        #[arg(value_name = "PID|NAME", value_parser = text())]
         which: Option<String>,
     },
     /// Hold at most SIZE bytes from now on; bytes already in the buffer stay
     #[command(allow_missing_positional = true)]
     Buffer {
         /// The transfers, if they do not stand before the command
-        #[arg(value_name = "PID|NAME")]
+        #[arg(value_name = "PID|NAME", value_parser = text())]
         which: Option<String>,
         /// From 1 byte to what the memory allows
         #[arg(value_parser = buffer_size)]
@@ -108,7 +108,7 @@ enum Action {
     /// Show what they are doing, how fast, and when they will be finished
     Stats {
         /// The transfers, if they do not stand before the command
-        #[arg(value_name = "PID|NAME")]
+        #[arg(value_name = "PID|NAME", value_parser = text())]
         which: Option<String>,
         /// For programs: an object for each, on a line of its own, as --stats writes them
         #[arg(long)]
@@ -117,13 +117,13 @@ enum Action {
     /// Print OpenMetrics text, for a scraper or a textfile collector
     Metrics {
         /// The transfers, if they do not stand before the command
-        #[arg(value_name = "PID|NAME")]
+        #[arg(value_name = "PID|NAME", value_parser = text())]
         which: Option<String>,
     },
     /// End the input, deliver what is held, and end
     Stop {
         /// The transfers, if they do not stand before the command
-        #[arg(value_name = "PID|NAME")]
+        #[arg(value_name = "PID|NAME", value_parser = text())]
         which: Option<String>,
     },
 }

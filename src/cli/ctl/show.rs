@@ -1,6 +1,6 @@
 //! What `ctl` prints of the runs.
 
-use pcproxy::stats::{State, Status};
+use pcproxy::stats::Status;
 use pcproxy::units::{printable, show_share, show_size, show_time};
 use rustix::process::geteuid;
 
@@ -41,7 +41,7 @@ pub fn table(runs: &[Done]) -> String {
             status.state.to_string(),
             show_time(status.elapsed),
             share_done(status).unwrap_or_default(),
-            time_left(status).map(show_time).unwrap_or_default(),
+            status.time_left.map(show_time).unwrap_or_default(),
             show_size(status.bytes),
             status.show_rate(),
             show_limit(status),
@@ -54,13 +54,6 @@ pub fn table(runs: &[Done]) -> String {
         row
     });
     words::table(&header, &["NAME", "GROUP", "STATE"], rows) + "\n"
-}
-
-/// Seconds until the run is finished, if it goes on as it did: at its limit, or else as on average.
-fn time_left(status: &Status) -> Option<f64> {
-    let (rate, mean) =
-        status.records.map_or((status.rate, status.mean_rate), |records| (records.rate, records.mean_rate));
-    status.time_left(if status.state == State::Limited { rate } else { mean })
 }
 
 /// The share of the expected total that is delivered, where that is known.
@@ -141,7 +134,7 @@ mod tests {
             bytes: 30 << 20,
             size: Some(100 << 20),
             rate: 1_048_576.0,
-            mean_rate: 7_340_032.0,
+            time_left: Some(10.0),
             name: Some("a\x1b[2J\u{202e}b".to_owned()),
             ..run.after
         };

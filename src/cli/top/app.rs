@@ -207,6 +207,10 @@ impl App {
                 self.order.reversed = !self.order.reversed;
                 sort(&mut self.rows, self.order);
             }
+            Key::Char(letter) if let Some(column) = Column::of_letter(letter) => {
+                self.order = Order { column, reversed: column == self.order.column && !self.order.reversed };
+                sort(&mut self.rows, self.order);
+            }
             Key::Char('g') => {
                 self.by_group = !self.by_group;
                 self.keep_selection(None);
@@ -384,6 +388,8 @@ impl Setting {
 
 #[cfg(test)]
 pub mod tests {
+    use pcproxy::units::RateUnit;
+
     use super::*;
 
     /// The run with this pid.
@@ -557,9 +563,12 @@ pub mod tests {
         assert!(app.notice.as_ref().unwrap().starts_with("'5q': is not a rate"));
         press(&mut app, Key::Backspace);
         write(&mut app, "M");
-        assert_eq!(press(&mut app, Key::Enter), asks(4711, Request::Rate { rate: Some(5 << 20), seconds: 1 }));
+        assert_eq!(
+            press(&mut app, Key::Enter),
+            asks(4711, Request::Rate { rate: Some(5 << 20), seconds: 1, unit: Some(RateUnit::Binary) })
+        );
         write(&mut app, "loff");
-        assert_eq!(press(&mut app, Key::Enter), asks(4711, Request::Rate { rate: None, seconds: 1 }));
+        assert_eq!(press(&mut app, Key::Enter), asks(4711, Request::Rate { rate: None, seconds: 1, unit: None }));
         write(&mut app, "lback");
         assert_eq!(press(&mut app, Key::Enter), asks(4711, Request::RateBack {}));
         assert_eq!(app.mode, Mode::Watch);
@@ -664,5 +673,20 @@ pub mod tests {
         }
         let history = &app.row(id(1)).unwrap().history;
         assert_eq!((history.rates.len(), history.forgotten), (120, 10));
+    }
+
+    #[test]
+    fn a_letter_sorts_by_its_column_and_once_more_the_other_way_round() {
+        let mut app = app();
+        let order = |app: &mut App, letter| {
+            press(app, Key::Char(letter));
+            (app.order.column, app.order.reversed)
+        };
+        assert_eq!(order(&mut app, 'R'), (Column::Rate, false));
+        assert_eq!(order(&mut app, 'R'), (Column::Rate, true));
+        assert_eq!(order(&mut app, 'R'), (Column::Rate, false));
+        assert_eq!(order(&mut app, 'L'), (Column::Left, false));
+        // Small letters and `N` have other uses.
+        assert_eq!(order(&mut app, 'N'), (Column::Left, false));
     }
 }

@@ -118,7 +118,28 @@ pub fn columns(app: &App, width: u16, spacing: u16) -> Vec<(Column, u16)> {
     chosen
 }
 
+/// The letters that sort by a column: the first one of its title, or of what it shows.
+const LETTERS: [(char, Column); 12] = [
+    ('A', Column::Name),
+    ('P', Column::Pid),
+    ('U', Column::User),
+    ('G', Column::Group),
+    ('S', Column::State),
+    ('D', Column::Done),
+    ('L', Column::Left),
+    ('R', Column::Rate),
+    ('M', Column::Limit),
+    ('B', Column::Bytes),
+    ('T', Column::Time),
+    ('H', Column::Held),
+];
+
 impl Column {
+    /// The column that this letter sorts by.
+    pub fn of_letter(letter: char) -> Option<Self> {
+        LETTERS.iter().find(|(own, _)| *own == letter).map(|(_, column)| *column)
+    }
+
     /// The title, with a mark if the rows are in the order of this column.
     pub fn title(self, order: Order) -> String {
         let title = match self {

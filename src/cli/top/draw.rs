@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn says_when_a_run_is_finished_before_all_else() {
         let mut app = app();
-        let sized = Status { size: Some(960 << 20), ..status(4711, Some("backup")) };
+        let sized = Status { size: Some(960 << 20), time_left: Some(180.0), ..status(4711, Some("backup")) };
         app.heard(Duration::from_secs(1), id(4711), &Request::Stats {}, Ok(sized));
         assert_eq!(
             screen(&mut app, 80, 6)[1..4],

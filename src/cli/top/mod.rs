@@ -51,7 +51,9 @@ Keys:
   s                       stop: end the input, and deliver what is held
   /                       find by name, group or pid; n, N: next, previous
   <, >                    sort by the column to the left or right
-  r                       reverse the order
+  A, S, D, L, R, M        sort by name, state, done, time left, rate, limit
+  B, T, H, P, G, U        sort by bytes, time, held, pid, group, user
+  r                       reverse the order, as does the same letter once more
   g                       show groups with their limits, or not
   Space, Left, Right      fold or unfold a group
   Esc                     cancel

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use pcproxy::control::{ControlError, RunId};
-use pcproxy::stats::{State, Status};
+use pcproxy::stats::Status;
 use pcproxy::units::printable;
 
 use super::columns::Column;
@@ -99,16 +99,9 @@ impl Row {
         Some(delivered as f64 / size.filter(|size| *size > 0)? as f64)
     }
 
-    /// Seconds until it is finished, if it goes on as in the last minute.
+    /// Seconds until it is finished.
     pub fn time_left(&self) -> Option<f64> {
-        let status = self.status.as_ref().filter(|_| self.is_well())?;
-        if status.state == State::Paused {
-            return None;
-        }
-        let rates: Vec<f64> = self.history.rates.iter().copied().flatten().collect();
-        let mean = rates.iter().sum::<f64>() / rates.len() as f64;
-        let since_start = status.records.map_or(status.mean_rate, |records| records.mean_rate);
-        status.time_left(if rates.is_empty() { since_start } else { mean })
+        self.status.as_ref().filter(|_| self.is_well())?.time_left
     }
 
     /// Whether it is what the user looks for, in lower case.
@@ -362,15 +355,13 @@ mod tests {
     }
 
     #[test]
-    fn the_time_left_is_that_at_the_rate_of_the_last_minute() {
+    fn a_run_that_does_not_answer_has_no_time_left() {
         let mut row = row(1, None, None);
         assert_eq!(row.time_left(), None);
         let status = row.status.as_mut().unwrap();
-        (status.bytes, status.size, status.mean_rate) = (100, Some(1100), 10.0);
-        assert_eq!((row.time_left(), row.share_done()), (Some(100.0), Some(100.0 / 1100.0)));
-        row.history.rates = [Some(15.0), None, Some(25.0)].into();
-        assert_eq!(row.time_left(), Some(50.0));
-        row.status.as_mut().unwrap().state = State::Paused;
+        (status.bytes, status.size, status.time_left) = (100, Some(1100), Some(50.0));
+        assert_eq!((row.time_left(), row.share_done()), (Some(50.0), Some(100.0 / 1100.0)));
+        row.trouble = Some(ControlError::Silent);
         assert_eq!(row.time_left(), None);
     }
 

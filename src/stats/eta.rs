@@ -1,7 +1,7 @@
 //! The time that is left, from the speed of the last while. There is no clock here: time comes with
 //! each status.
 
-use crate::stats::{State, Status};
+use super::{State, Status};
 
 /// Seconds after which a speed counts only 1/e as much: long enough to even out the stutter of a
 /// disk or a network, short enough to follow a change of the limit within half a minute.
@@ -12,7 +12,7 @@ const UNKNOWN_FROM: f64 = 1000.0 * 3600.0;
 
 /// An exponentially weighted average of the speed: bytes and seconds fade alike, so the first
 /// statuses count in full. Time in a pause does not count.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Eta {
     /// Bytes delivered, faded.
     bytes: f64,
