@@ -131,9 +131,14 @@ until pcproxy ctl stats 2>/dev/null; do :; done",
         after: "grep 'EOF' var/lib/node_exporter/pcproxy.prom",
     },
     Row {
-        words: "curl",
+        words: "yesterday.log",
         before: "seq 3 >urls; seq 40 >yesterday.log; touch data/one",
         after: "[ $(wc -l <fetched) = 3 ] && cmp yesterday.log replayed && [ $(wc -l <checked) = 2 ]",
+    },
+    Row {
+        words: "--group api",
+        before: "seq 3 >urls; seq 4 6 >images",
+        after: "[ \"$(sort fetched | tr -dc 0-9)\" = 123456 ]",
     },
     Row { words: "--read-rate", before: "cp disk.img var/lib", after: "cmp disk.img host/disk.img" },
     row("08:00,512K 18:00,10M", "tar tf host/home.tar | grep photos/one"),
@@ -400,7 +405,11 @@ fn check_page(name: &str, rows: &[Row]) {
                     [] if block.is_dialogue => check_dialogue(&scene, &row("", ""), &place, &block.text),
                     [row] if block.is_dialogue => check_dialogue(&scene, row, &place, &block.text),
                     [row] => check_script(&scene, row, &place, &block.text),
-                    _ => panic!("{place}: {} rows of the table know this block:\n{}", known.len(), block.text),
+                    _ => panic!(
+                        "{place}: {} rows of the tables above know this block, not one:\n{}",
+                        known.len(),
+                        block.text
+                    ),
                 }
             });
         }
