@@ -38,6 +38,7 @@ struct Listed {
     unit: String,
     limit: Option<f64>,
     rate: u64,
+    share: Option<f64>,
     members: Vec<ListedMember>,
 }
 
@@ -45,6 +46,7 @@ struct Listed {
 #[serde(deny_unknown_fields)]
 struct ListedMember {
     pid: u32,
+    name: Option<String>,
     rate: u64,
     share: f64,
     weight: u32,
@@ -303,23 +305,25 @@ fn every_byte_arrives_through_members_that_share_a_limit() {
 fn a_member_belongs_to_each_group_on_its_path_until_it_leaves() {
     let session = Session::new();
     session.set("site", "5M");
-    let db = session.join(&["--group", "site/backup/db", "--weight", "300", "--min-rate", "1M"]);
+    let db = session.join(&["--group", "site/backup/db", "--weight", "300", "--min-rate", "1M", "--name", "dump"]);
     db.passes(1000);
     let other = session.join(&["--group", "site/backup=2M"]);
     let listed = session.ls();
     let names: Vec<_> = listed.iter().map(|group| group.group.as_str()).collect();
     assert_eq!(names, ["site", "site/backup", "site/backup/db"]);
-    listed[0].has(5 << 20, &[&db.pcproxy, &other.pcproxy]);
-    listed[1].has(2 << 20, &[&db.pcproxy, &other.pcproxy]);
+    // Each member is in the innermost of its groups.
+    listed[0].has(5 << 20, &[]);
+    listed[1].has(2 << 20, &[&other.pcproxy]);
     listed[2].has(None, &[&db.pcproxy]);
-    for group in &listed {
-        let member = group.members.iter().find(|member| member.pid == db.pcproxy.pid()).unwrap();
-        assert_eq!((member.weight, member.min_rate), (300, 1 << 20), "{group:?}");
-        // Nothing moves any more.
-        assert_eq!((group.rate, member.rate, member.share), (0, 0, 0.0), "{group:?}");
-    }
+    let member = &listed[2].members[0];
+    assert_eq!((member.name.as_deref(), member.weight, member.min_rate), (Some("dump"), 300, 1 << 20));
+    // Nothing moves any more.
+    assert_eq!((listed[0].rate, listed[0].share, member.rate, member.share), (0, None, 0, 0.0), "{listed:?}");
+    assert_eq!((listed[1].share, listed[2].share), (Some(0.0), Some(0.0)), "{listed:?}");
     let table = session.group(&["ls"]);
-    for word in ["GROUP", "site/backup/db", "5 MiB/s", "1 MiB/s", "300", "100", &db.pcproxy.pid().to_string()] {
+    for word in
+        ["GROUP", "\n  backup ", "\n    db ", "dump", "5 MiB/s", "1 MiB/s", "300", "100", &db.pcproxy.pid().to_string()]
+    {
         assert!(table.contains(word), "{word} is missing in {table}");
     }
     db.leave();
@@ -499,7 +503,8 @@ fn more_than_there_is_cannot_be_guaranteed() {
     // Where it was refused, it did not join the groups above either.
     assert!(!session.file("site/uplink/db").exists());
     let listed = session.ls();
-    listed.iter().for_each(|group| group.has(group.limit.map(|limit| limit as u64), &[&member.pcproxy]));
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    listed[1].has(listed[1].limit.map(|limit| limit as u64), &[&member.pcproxy]);
     session.join(&["--group", "site/uplink", "--min-rate", "400kB"]).leave();
 
     session.ask(&["set", "site/uplink", "500kB"]).fails(1, &["cannot limit group site/uplink to ", "guaranteed"]);
@@ -998,11 +1003,26 @@ fn what_is_no_name_is_refused() {
 fn what_cannot_be_set_is_refused() {
     let session = Session::new();
     for (words, said) in [
-        (&["set", "uplink", "0"][..], &["<RATE>", "'0'", "1 byte per second"][..]),
-        (&["set", "uplink", "5X"], &["<RATE>", "'5X'", "80Mbit"]),
+        (&["set", "uplink", "0"][..], &["[RATE|", "'0'", "1 byte per second"][..]),
+        (&["set", "uplink", "5X"], &["[RATE|", "'5X'", "80Mbit"]),
         (&["set", "uplink", "1M", "--burst", "0"], &["--burst", "'0'", "1 byte"]),
         (&["set", "uplink", "1M", "--burst", "x"], &["--burst", "'x'", "64K", "20ms"]),
-        (&["set", "uplink"], &["<RATE>"]),
+        (&["set", "uplink"], &["what is to change?", "--schedule", "--quota"]),
+        (&["set", "uplink", "5M", "for"], &["for how long?"]),
+        (&["set", "uplink", "5M", "four", "2h"], &["'four'", "'5M for 2h'"]),
+        (&["set", "uplink", "5M", "for", "2x"], &["'2x'", "for TIME"]),
+        (&["set", "uplink", "5M", "for", "0"], &["'0'", "longer"]),
+        (&["set", "uplink", "back", "for", "2h"], &["needs a rate"]),
+        (&["set", "uplink", "--until", "18:00"], &["needs a rate"]),
+        (&["set", "uplink", "5M", "for", "2h", "--until", "18:00"], &["--until", "not both"]),
+        (&["set", "uplink", "5M", "--until", "25:00"], &["--until", "'25:00'", "Fri-18:00"]),
+        (&["set", "uplink", "5M", "--until", "2020-01-01 18:00"], &["--until", "has passed"]),
+        (&["set", "uplink", "5M", "--schedule", "08:00,2M"], &["--schedule", "cannot be used"]),
+        (&["set", "uplink", "--schedule", "25:00,2M"], &["--schedule", "no time of day in '25:00'"]),
+        (&["set", "uplink", "--quota", "50G"], &["--quota", "'50G'", "50G/day", "'off'"]),
+        (&["set", "uplink", "--quota", "0/day"], &["--quota", "allows nothing"]),
+        (&["set", "uplink", "--quota", "50G/day", "--then", "stop"], &["--then", "'stop'", "'pause'"]),
+        (&["set", "uplink", "--quota", "off", "--then", "pause"], &["--then", "'off'"]),
         (&["set"], &["<NAME>"]),
         (&["rm"], &["<NAME>"]),
         (&["ls", "--jsom"], &["--jsom", "--json"]),
@@ -1011,6 +1031,8 @@ fn what_cannot_be_set_is_refused() {
         session.ask(words).fails(2, said);
     }
     session.ask(&["rm", "uplink"]).fails(1, &["uplink", "'pcproxy group ls'"]);
+    session.ask(&["set", "uplink", "+10%"]).fails(1, &["group uplink has no limit now"]);
+    session.ask(&["set", "uplink", "--then", "1M"]).fails(1, &["group uplink has no quota", "--quota"]);
     assert!(!session.file("uplink").exists());
 }
 

@@ -60,18 +60,17 @@ pub(super) fn stem_of(file: &str) -> Option<&str> {
     SharedFile::first_name(file).strip_suffix(ENDING)
 }
 
-/// The budget of a group, without changing anything, not even the time of its file; nothing if
-/// there is no such group.
+/// What the file of a group has, without changing anything, not even its time; nothing if there is
+/// no such group.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub(super) fn glimpse(folder: &RuntimeFolder, name: &Name) -> Result<Option<(Budget, Option<Shared>)>, FolderError> {
+pub(super) fn glimpse(folder: &RuntimeFolder, name: &Name) -> Result<Option<Record>, FolderError> {
     let Some(file) = SharedFile::open_to_read(folder, &(name.stem() + ENDING))? else { return Ok(None) };
     let mut glances = Glances::default();
     for _ in 0..GLIMPSES {
-        if let Some(mut record) = Record::latest(&file, &mut glances) {
-            record.translate(&Moment::now(Origin::own()));
-            return Ok(Some((record.budget, record.shared)));
+        if let Some(record) = Record::latest(&file, &mut glances) {
+            return Ok(Some(record.at(&Moment::now(Origin::own()))));
         }
         if file.metadata().is_ok_and(|found| found.len() == 0) {
             return Ok(None);
@@ -201,19 +200,18 @@ impl GroupFile {
         done.ok_or_else(|| self.shared.error(self.is_locked()))
     }
 
-    /// The same, and waits for the lock for a while.
+    /// Has `change` change all that the file has. Waits for the lock for a while.
     ///
     /// # Errors
-    /// The same, and when another process holds the lock all the time.
-    pub(super) fn update_patiently<R>(&mut self, mut change: impl FnMut(&mut Budget) -> R) -> Result<R, FolderError> {
-        let done = retry_for(PATIENCE, || self.update(&mut change))?;
+    /// When it can be neither read nor written, and when another process holds the lock all the time.
+    pub(super) fn change_record<R>(&mut self, mut change: impl FnMut(&mut Record) -> R) -> Result<R, FolderError> {
+        let done = retry_for(PATIENCE, || self.update_record(&mut change))?;
         done.ok_or_else(|| self.shared.error(self.is_locked()))
     }
 
     /// What the file has now, without the lock; nothing if that cannot be read.
     pub(super) fn peek(&mut self) -> Option<(Budget, Option<Shared>)> {
-        let mut record = Record::latest(self.shared.file(), &mut self.glances)?;
-        record.translate(&Moment::now(self.origin));
+        let record = Record::latest(self.shared.file(), &mut self.glances)?.at(&Moment::now(self.origin));
         Some((record.budget, record.shared))
     }
 
@@ -233,7 +231,8 @@ impl GroupFile {
     fn write(&mut self, record: Record) -> Result<(), FolderError> {
         let (bytes, at) = record.encode().map_err(|reason| self.shared.error(reason))?;
         self.shared.write_at(&bytes, at)?;
-        let keeps = record.budget.limit().is_some() || !record.budget.members().is_empty() || record.shared.is_some();
+        let is_used = record.budget.limit().is_some() || !record.budget.members().is_empty();
+        let keeps = is_used || record.plan.is_some() || record.shared.is_some();
         self.seen = Some(record);
         if keeps { Ok(()) } else { self.remove() }
     }
@@ -255,13 +254,16 @@ impl GroupFile {
 }
 
 impl GroupFile {
-    /// Sees to it that someone talks to the store, where other machines share the limit.
+    /// Notes what the user has to know. Sees to it that someone talks to the store, where other
+    /// machines share the limit.
     fn attend_to_store(&mut self) {
-        let Some(shared) = self.seen.as_ref().and_then(|record| record.shared.as_ref()) else {
-            (self.keeper, self.notice) = (None, None);
+        let Some(record) = &self.seen else { return };
+        self.notice = record.quota_notice(&self.name);
+        let Some(shared) = record.shared.as_ref() else {
+            self.keeper = None;
             return;
         };
-        self.notice = shared.notice(&self.name, shared.written);
+        self.notice = shared.notice(&self.name, shared.written).or(self.notice.take());
         if self.keeper.is_none() {
             self.keeper = Some(Keeper::serve(&self.folder, &self.name));
         }
@@ -270,9 +272,9 @@ impl GroupFile {
 
 impl Drop for GroupFile {
     fn drop(&mut self) {
+        // One that did not get as far as to become a member has used nothing.
         if let Some(id) = self.member {
-            // If this fails, others will notice that the process is gone.
-            let _ = retry_for(TOO_LONG, || self.update(|budget| budget.retain(|account| account.id != id)));
+            self.leave(id, 0);
         }
     }
 }
@@ -282,6 +284,12 @@ impl Ledger for GroupFile {
 
     fn notice(&self) -> Option<&str> {
         self.notice.as_deref()
+    }
+
+    fn leave(&mut self, id: Id, used: u64) {
+        self.member = None;
+        // If this fails, others will notice that the process is gone.
+        let _ = retry_for(TOO_LONG, || self.update(|budget| budget.leave(id, used)));
     }
 
     fn ask(&mut self, ask: &Ask) -> Reply<FolderError> {

@@ -97,6 +97,9 @@ pub trait Ledger {
     /// Answers an ask, or says when to ask anew.
     fn ask(&mut self, ask: &Ask) -> Reply<Self::Error>;
 
+    /// A member leaves that has used so many bytes since it joined, and will use no more.
+    fn leave(&mut self, _id: Id, _used: u64) {}
+
     /// What the user has to know though members get what they ask for, in a line.
     fn notice(&self) -> Option<&str> {
         None

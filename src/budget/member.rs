@@ -58,6 +58,13 @@ impl<L: Ledger> Member<L> {
         }
     }
 
+    /// The same, of a group with this limit in bytes per second.
+    #[must_use]
+    pub fn with_rate(mut self, rate: Option<u64>) -> Self {
+        self.rate = rate;
+        self
+    }
+
     /// Bytes that may be spent at `now`.
     fn in_hand(&self, now: Duration) -> u64 {
         if now < self.expires { self.held } else { 0 }
@@ -136,6 +143,12 @@ impl<L: Ledger> Member<L> {
         if self.held != u64::MAX {
             self.held += unused;
         }
+    }
+}
+
+impl<L: Ledger> Drop for Member<L> {
+    fn drop(&mut self) {
+        self.ledger.leave(self.id, self.used);
     }
 }
 

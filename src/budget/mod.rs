@@ -7,6 +7,7 @@ mod lease;
 mod ledger;
 mod member;
 mod name;
+pub mod plan;
 mod record;
 mod resp;
 mod rule;
@@ -25,17 +26,21 @@ pub use lease::{Gauge, Lease, Needs, Rounds, Seen};
 pub use ledger::{Answer, Ask, Ledger, Reply, Tempo};
 pub use member::{Member, Membership};
 pub use name::{Name, NameError};
-pub use rule::{Budget, Denied, GroupLimit, MemberAccount, Terms};
+pub use rule::{Budget, Denied, GroupLimit, MemberAccount, Terms, Watch};
 pub use shared::Shared;
 pub use sharing::{DEFAULT_FLOORS, look, share, unshare};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
 use crate::os::{self, FolderError, Presence, RuntimeFolder, clock};
 use crate::shaping::Unit;
+use plan::{Changed, Outlook, Plan, PlanError, Settings};
+use record::Record;
 
 /// How many members a newcomer looks at to see whether they live.
 const SWEEP: usize = 8;
@@ -58,6 +63,10 @@ pub enum GroupError {
     File(FolderError),
     /// It does not have what was to be guaranteed, or counts something else.
     Denied(Name, Denied),
+    /// Its limit cannot be changed so.
+    Plan(Name, PlanError),
+    /// What is asked for is not to be had of a group that machines share.
+    NotForMachines(Name),
     /// There is none of this name in this folder.
     Unknown(Name, PathBuf),
     /// The store cannot be used that it shares with other machines.
@@ -75,6 +84,10 @@ impl fmt::Display for GroupError {
         match self {
             GroupError::File(error) => error.fmt(f),
             GroupError::Denied(name, error) => error.describe(f, &format!("group {name}")),
+            GroupError::Plan(name, error) => write!(f, "group {name} {error}"),
+            GroupError::NotForMachines(name) => {
+                write!(f, "group {name} is shared with other machines: timetables and quotas are for one machine")
+            }
             GroupError::Store(name, error) => write!(f, "group {name}: {error}"),
             GroupError::SharesBytes(name) => {
                 write!(f, "group {name}: machines can share a limit of bytes, but not one of records (--lines, --null)")
@@ -97,13 +110,14 @@ impl From<FolderError> for GroupError {
 }
 
 /// Joins the group that is named in the request, and the groups above it. Leaves them when the
-/// result is dropped.
+/// result is dropped. `label` is what people call this process.
 ///
 /// # Errors
 /// When one of them cannot be used, or has less left than is to be guaranteed.
-pub fn join(request: &GroupRequest) -> Result<Membership<GroupFile>, GroupError> {
+pub fn join(request: &GroupRequest, label: Option<&str>) -> Result<Membership<GroupFile>, GroupError> {
     let folder = RuntimeFolder::open()?;
     let presence = Presence::show(&folder)?;
+    label.iter().for_each(|label| presence.call(label));
     let id = os::own_id();
     let mut levels = Vec::new();
     for name in request.name.levels() {
@@ -118,22 +132,31 @@ pub fn join(request: &GroupRequest) -> Result<Membership<GroupFile>, GroupError>
         if counts_records && (shared || (name == request.name && sharing::is_bound_by_environment())) {
             return Err(GroupError::SharesBytes(name));
         }
-        let joined = file.update_patiently(|budget| {
-            bury(budget, &folder, SWEEP);
-            if shared {
-                // What is guaranteed to it counts among all machines.
-                budget.admit(id, request.terms);
-                return Ok(());
+        let joined = file.change_record(|record| {
+            // A plan is a limit, though it may be none at this moment.
+            let rate = rate.filter(|_| record.plan.is_none());
+            let unit = record.plan.as_ref().and_then(Plan::unit).unwrap_or(request.terms.unit);
+            if unit != request.terms.unit {
+                return Err(Denied::Counts { limit: unit, member: request.terms.unit });
             }
-            enter(budget, id, request.terms, rate, now).or_else(|_| {
-                // What was guaranteed to members that were killed is free.
-                bury(budget, &folder, usize::MAX);
-                enter(budget, id, request.terms, rate, now)
+            record.change(|budget| {
+                bury(budget, &folder, SWEEP);
+                if shared {
+                    // What is guaranteed to it counts among all machines.
+                    budget.admit(id, request.terms);
+                } else {
+                    enter(budget, id, request.terms, rate, now).or_else(|_| {
+                        // What was guaranteed to members that were killed is free.
+                        bury(budget, &folder, usize::MAX);
+                        enter(budget, id, request.terms, rate, now)
+                    })?;
+                }
+                Ok(budget.limit().map(|limit| limit.rate))
             })
         })?;
-        joined.map_err(|error| GroupError::Denied(name, error))?;
+        let rate = joined.map_err(|error| GroupError::Denied(name, error))?;
         file.stay(id, presence.clone())?;
-        levels.push(Member::new(file, id, request.terms));
+        levels.push(Member::new(file, id, request.terms).with_rate(rate));
     }
     Ok(Membership::new(levels))
 }
@@ -160,21 +183,79 @@ fn enter(budget: &mut Budget, id: Id, terms: Terms, rate: Option<u64>, now: Dura
     Ok(())
 }
 
-/// Puts a limit in force for a group, whether it has members or not; lifts it if nothing.
+/// What became of the limit of a group.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The limit that was in force before.
+    pub before: Option<GroupLimit>,
+    /// The limit that is in force now.
+    pub after: Option<GroupLimit>,
+    /// What comes by the clock.
+    pub outlook: Option<Outlook>,
+}
+
+/// Changes the limit of a group, whether it has members or not.
 ///
 /// # Errors
-/// When the group cannot be used, or its members are guaranteed more than that.
-pub fn set(name: &Name, limit: Option<GroupLimit>) -> Result<(), GroupError> {
+/// When the group cannot be used, its members are guaranteed more than that, or it cannot be changed
+/// so. Nothing has changed then.
+pub fn set(name: &Name, settings: &Settings) -> Result<Outcome, GroupError> {
     let folder = RuntimeFolder::open()?;
-    let Some(mut file) = GroupFile::open(&folder, name.clone(), true)? else { return Ok(()) };
+    let Some(mut file) = GroupFile::open(&folder, name.clone(), true)? else {
+        return Err(GroupError::Unknown(name.clone(), folder.path().to_owned()));
+    };
     if let Some((_, Some(shared))) = file.peek() {
-        return sharing::set(name, &mut file, &shared, limit);
+        return sharing::set(name, &mut file, &shared, settings);
     }
-    let done = file.update_patiently(|budget| {
-        bury(budget, &folder, usize::MAX);
-        budget.set_limit(limit, clock::now())
-    })?;
-    done.map_err(|error| GroupError::Denied(name.clone(), error))
+    let zone = TimeZone::system();
+    file.change_record(|record| {
+        record.change(|budget| bury(budget, &folder, SWEEP));
+        arrange(record, settings, zone.iana_name()).or_else(|error| match error {
+            // What was guaranteed to members that were killed is free.
+            Refusal::Denied(Denied::Overcommitted { .. }) => {
+                record.change(|budget| bury(budget, &folder, usize::MAX));
+                arrange(record, settings, zone.iana_name())
+            }
+            error => Err(error),
+        })
+    })?
+    .map_err(|refusal| match refusal {
+        Refusal::Denied(error) => GroupError::Denied(name.clone(), error),
+        Refusal::Plan(error) => GroupError::Plan(name.clone(), error),
+    })
+}
+
+enum Refusal {
+    Denied(Denied),
+    Plan(PlanError),
+}
+
+/// Changes the limit in a record; nothing if that is refused.
+fn arrange(record: &mut Record, settings: &Settings, zone: Option<&str>) -> Result<Outcome, Refusal> {
+    let (before, now, counted) = (record.budget.limit(), record.now(), record.budget.counted());
+    let changed = Plan::change(record.plan.as_ref(), before, settings, now, counted, zone).map_err(Refusal::Plan)?;
+    let limits = match &changed {
+        Changed::Limit(limit) => limit.iter().copied().collect(),
+        Changed::Plan(plan) => plan.limits(),
+    };
+    limits.into_iter().try_for_each(|limit| record.budget.accepts(limit)).map_err(Refusal::Denied)?;
+    if matches!(&changed, Changed::Plan(plan) if plan.has_quota()) && record.budget.counts_records() {
+        return Err(Refusal::Plan(PlanError::QuotaOfRecords));
+    }
+    let outlook = match changed {
+        Changed::Limit(limit) => {
+            record.follow(None);
+            let written = record.written();
+            record.change(|budget| budget.restore_limit(limit, written));
+            None
+        }
+        Changed::Plan(plan) => {
+            let outlook = plan.outlook(now, counted);
+            record.follow(Some(*plan));
+            Some(outlook)
+        }
+    };
+    Ok(Outcome { before, after: record.budget.limit(), outlook })
 }
 
 /// Lifts the limit of a group. Its members go on without one, and the group goes with the last of
@@ -190,10 +271,12 @@ pub fn remove(name: &Name) -> Result<(), GroupError> {
     if file.peek().is_some_and(|(_, shared)| shared.is_some()) {
         sharing::unshare(name)?;
     }
-    let lifted = file.update_patiently(|budget| {
-        bury(budget, &folder, usize::MAX);
-        // Without a limit, none can be too low.
-        let _ = budget.set_limit(None, clock::now());
+    let lifted = file.change_record(|record| {
+        record.follow(None);
+        record.change(|budget| {
+            bury(budget, &folder, usize::MAX);
+            budget.restore_limit(None, clock::now());
+        });
     });
     // What cannot be read is begun anew.
     if lifted.is_err() { Ok(file.reset()?) } else { Ok(()) }
@@ -206,6 +289,10 @@ pub struct Listing {
     pub folder: PathBuf,
     /// All groups and their budgets, without members that have died.
     pub groups: Vec<(Name, Budget)>,
+    /// What people call their members that have a name.
+    pub names: HashMap<Id, String>,
+    /// What comes by the clock, of those of them whose limit changes by itself.
+    pub outlooks: Vec<(Name, Outlook)>,
     /// Those of them that are shared with other machines.
     pub shared: Vec<(Name, Shared)>,
     /// The groups that cannot be read, and why.
@@ -217,27 +304,36 @@ pub struct Listing {
 /// # Errors
 /// When the folder cannot be read.
 pub fn list() -> Result<Listing, GroupError> {
-    let Some(folder) = RuntimeFolder::find()? else {
-        return Ok(Listing {
-            folder: RuntimeFolder::place()?,
-            groups: Vec::new(),
-            shared: Vec::new(),
-            failed: Vec::new(),
-        });
+    let mut listing = Listing {
+        folder: RuntimeFolder::place()?,
+        groups: Vec::new(),
+        names: HashMap::new(),
+        outlooks: Vec::new(),
+        shared: Vec::new(),
+        failed: Vec::new(),
     };
-    let mut listing =
-        Listing { folder: folder.path().to_owned(), groups: Vec::new(), shared: Vec::new(), failed: Vec::new() };
+    let Some(folder) = RuntimeFolder::find()? else { return Ok(listing) };
     // A file whose name was removed is found by the second names that members keep.
     let found: Vec<_> = folder.names()?;
     let names: BTreeSet<_> = found.iter().filter_map(|name| Name::of_stem(file::stem_of(name)?)).collect();
     for name in names {
         match file::glimpse(&folder, &name) {
-            Ok(Some((mut budget, shared))) => {
+            Ok(Some(record)) => {
+                let outlook = record.outlook();
+                let Record { mut budget, shared, .. } = record;
                 budget.retain(|account| folder.lives(account.id));
-                listing.shared.extend(shared.map(|shared| (name.clone(), shared)));
-                if budget.limit().is_some() || !budget.members().is_empty() {
-                    listing.groups.push((name, budget));
+                for account in budget.members() {
+                    if !listing.names.contains_key(&account.id)
+                        && let Some(label) = folder.name_of(account.id)
+                    {
+                        listing.names.insert(account.id, label);
+                    }
                 }
+                if budget.limit().is_some() || !budget.members().is_empty() || outlook.is_some() {
+                    listing.groups.push((name.clone(), budget));
+                }
+                listing.outlooks.extend(outlook.map(|outlook| (name.clone(), outlook)));
+                listing.shared.extend(shared.map(|shared| (name, shared)));
             }
             Ok(None) => {}
             Err(error) => listing.failed.push(error),

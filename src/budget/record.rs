@@ -6,11 +6,15 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use super::Budget;
+use jiff::Timestamp;
+
+use super::plan::{LONGEST_TIMETABLE, Outlook, Plan, Standing, Then, show_moment};
 use super::shared::Shared;
 use super::version3;
+use super::{Budget, Name};
 use crate::os::clock::{self, Earlier, Moment, Origin};
 use crate::os::random;
+use crate::units::show_rate;
 
 /// What each record begins with. The last byte is the version of what follows: 3 is read as well.
 const MAGIC: &[u8; 8] = b"pcgroup\x04";
@@ -33,6 +37,9 @@ const MEMBER: usize = 160;
 
 /// The most bytes that what other machines have to do with a group is expected to take up.
 const SHARED: usize = 2048;
+
+/// The most bytes that a plan takes up beside the text of its timetable.
+const PLANNED: usize = 512;
 
 /// Bytes that are read of a place at once: enough for the records of some 50 members.
 const GLANCE: usize = 4096;
@@ -60,6 +67,8 @@ pub(super) struct Record {
     limited: Duration,
     /// What it is all about.
     pub(super) budget: Budget,
+    /// What the limit is by the clock, if it changes by itself.
+    pub(super) plan: Option<Plan>,
     /// What else there is where other machines share the limit.
     pub(super) shared: Option<Shared>,
 }
@@ -74,6 +83,7 @@ impl Record {
             file: random(),
             limited: Duration::ZERO,
             budget: Budget::default(),
+            plan: None,
             shared: None,
         };
         let mut next = match (found, seen) {
@@ -87,6 +97,7 @@ impl Record {
                 found.translate(now);
                 found.limited = seen.limited;
                 found.shared = found.shared.or_else(|| seen.shared.clone());
+                found.plan.clone_from(&seen.plan);
                 found.budget.restore_limit(seen.budget.limit(), now.monotonic);
                 found
             }
@@ -99,6 +110,7 @@ impl Record {
         next.sequence += 1;
         next.written = *now;
         next.apply_lease();
+        next.apply_plan();
         next
     }
 
@@ -124,12 +136,75 @@ impl Record {
         }
     }
 
+    /// What the record comes to at `now`, for one who only looks.
+    pub(super) fn at(mut self, now: &Moment) -> Record {
+        self.translate(now);
+        if self.shared.is_none() {
+            self.written = *now;
+            self.apply_plan();
+        }
+        self
+    }
+
     /// Puts the limit in force that the store of many machines lends to this one now.
     fn apply_lease(&mut self) {
         if let Some(shared) = &mut self.shared {
             shared.written = clock::boot_time();
             shared.apply(&mut self.budget, shared.written, self.written.monotonic);
         }
+    }
+
+    /// Puts the limit in force that the plan has now.
+    fn apply_plan(&mut self) {
+        let (now, counted) = (self.now(), self.budget.counted());
+        if let Some(plan) = self.plan.as_mut().filter(|plan| plan.is_due(now, counted)) {
+            let Standing { limit, watch } = plan.look(now, counted);
+            self.budget.restore_limit(limit, self.written.monotonic);
+            self.budget.watch(watch);
+            if plan.constant().is_some() {
+                self.plan = None;
+            }
+        }
+    }
+
+    /// The wall clock when it was written.
+    pub(super) fn now(&self) -> Timestamp {
+        timestamp(self.written.wall)
+    }
+
+    /// The monotonic clock when it was written.
+    pub(super) fn written(&self) -> Duration {
+        self.written.monotonic
+    }
+
+    /// What comes by the clock.
+    pub(super) fn outlook(&self) -> Option<Outlook> {
+        Some(self.plan.as_ref()?.outlook(self.now(), self.budget.counted()))
+    }
+
+    /// What the user has to know of the quota of the group, in a line: that it is used up.
+    pub(super) fn quota_notice(&self, name: &Name) -> Option<String> {
+        self.plan.as_ref().filter(|plan| plan.is_used_up(self.budget.counted()))?;
+        let quota = self.outlook()?.quota?;
+        let then = match quota.then {
+            Then::Pause => "paused".to_owned(),
+            Then::Rate(rate) => format!("going on at {}", show_rate(rate as f64)),
+        };
+        Some(format!(
+            "group {name}: the quota of {} is used up; {then} until {}",
+            quota.allowance,
+            show_moment(&quota.anew)
+        ))
+    }
+
+    /// Has the limit follow this plan from now on, or none, which leaves the limit as it is.
+    pub(super) fn follow(&mut self, plan: Option<Plan>) {
+        if plan.is_none() {
+            self.budget.watch(None);
+        }
+        self.limited = self.written.wall;
+        self.plan = plan;
+        self.apply_plan();
     }
 
     /// Has `change` change the budget.
@@ -149,6 +224,7 @@ impl Record {
     /// When it has too many members.
     pub(super) fn encode(&self) -> Result<(Vec<u8>, u64), String> {
         let mut body = postcard::to_stdvec(&self.budget).map_err(|error| error.to_string())?;
+        body = postcard::to_extend(&self.plan, body).map_err(|error| error.to_string())?;
         if let Some(shared) = &self.shared {
             body = postcard::to_extend(shared, body).map_err(|error| error.to_string())?;
         }
@@ -174,7 +250,8 @@ impl Record {
     /// The bytes of the file that records need with these members and half as many again.
     pub(super) fn places(&self) -> [Range<u64>; 2] {
         let members = self.budget.members().len();
-        let beside = if self.shared.is_some() { SHARED } else { 0 };
+        let planned = if self.plan.is_some() { LONGEST_TIMETABLE + PLANNED } else { 0 };
+        let beside = planned + if self.shared.is_some() { SHARED } else { 0 };
         let length = (HEAD + beside + MEMBER * (1 + members + members / 2)).min(PLACE) as u64;
         [0, PLACE as u64].map(|at| at..at + length)
     }
@@ -230,6 +307,10 @@ fn decode(bytes: &[u8]) -> Option<Record> {
         3 => version3::budget(&bytes[HEAD..])?,
         _ => postcard::take_from_bytes(&bytes[HEAD..]).ok()?,
     };
+    let (plan, rest): (Option<Plan>, &[u8]) = match bytes[ANY_VERSION] {
+        3 => (None, rest),
+        _ => postcard::take_from_bytes(rest).ok()?,
+    };
     let shared = if rest.is_empty() { None } else { Some(postcard::from_bytes(rest).ok()?) };
     // Whoever can write the file can also write a checksum.
     budget.bound();
@@ -238,12 +319,18 @@ fn decode(bytes: &[u8]) -> Option<Record> {
         [0, 1, 2, 3, 4].map(|index| word(bytes, CHECKED + 8 + 16 + 8 * index));
     let [monotonic, wall, limited] = [monotonic, wall, limited].map(Duration::from_nanos);
     let written = Moment { origin: Origin { boot, namespace }, monotonic, wall };
-    Some(Record { sequence: word(bytes, CHECKED).min(u64::MAX / 2), written, file, limited, budget, shared })
+    Some(Record { sequence: word(bytes, CHECKED).min(u64::MAX / 2), written, file, limited, budget, plan, shared })
 }
 
 /// The number that begins there.
 fn word(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |word| u64::from_le_bytes(*word))
+}
+
+/// A time since 1970; the last one there is, beyond that.
+fn timestamp(wall: Duration) -> Timestamp {
+    let millis = i64::try_from(wall.as_millis()).ok();
+    millis.and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or(Timestamp::MAX)
 }
 
 fn nanos(time: Duration) -> u64 {

@@ -47,6 +47,11 @@ const MOST_USE_WITHIN: Duration = Duration::from_secs(1);
 /// The longest delay of the machine that a group makes up for at once, in all its members together.
 const MOST_LATE: Duration = Duration::from_millis(250);
 
+/// A member of a group that has a quota and no limit is granted at most, and at least, so many bytes
+/// at once: enough for 6 ms at 10 GiB/s, and for a splice.
+const LARGEST_PART: u64 = 64 << 20;
+const SMALLEST_PART: u64 = 1 << 20;
+
 /// The limit of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupLimit {
@@ -223,7 +228,21 @@ pub struct Budget {
     /// Tokens that have overflowed, in billionths of a byte, at most what the rate yields in
     /// [`MOST_LATE`]: delays of the machine are made up for from these, and from nothing else.
     lost: u128,
+    /// Bytes that all members have used in all, those that have left too.
+    counted: u64,
+    /// Something changes once so many bytes are used in all.
+    watches: Option<Watch>,
     members: Vec<MemberAccount>,
+}
+
+/// A count of bytes that matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// Bytes that the group has used in all.
+    pub at: u64,
+    /// Nothing more is granted then. Otherwise members only come often enough, so that another limit
+    /// can be put in force.
+    pub stops: bool,
 }
 
 /// What a budget knows of a member.
@@ -237,6 +256,8 @@ pub struct MemberAccount {
     pub used: u64,
     /// The time of its latest ask.
     pub asked: Duration,
+    /// Bytes that it was granted and may not have used yet.
+    in_hand: u64,
     /// In billionths of a byte; 0 while it does not wait.
     tokens: u128,
     /// The least room that the bucket has had since the member took its tokens. No more than this
@@ -275,7 +296,16 @@ struct Shares {
 impl MemberAccount {
     /// A member that has just come.
     fn new(id: Id, terms: Terms) -> Self {
-        MemberAccount { id, terms, used: 0, asked: Duration::ZERO, tokens: 0, room: 0, waits_until: Duration::ZERO }
+        MemberAccount {
+            id,
+            terms,
+            used: 0,
+            asked: Duration::ZERO,
+            in_hand: 0,
+            tokens: 0,
+            room: 0,
+            waits_until: Duration::ZERO,
+        }
     }
 
     /// The member waits for tokens at `now`.
@@ -313,6 +343,17 @@ impl Budget {
         &self.members
     }
 
+    /// Bytes that all members have used since the group was made, as of their latest asks.
+    pub fn counted(&self) -> u64 {
+        self.counted
+    }
+
+    /// Has members come often enough to see when [`counted`](Self::counted) gets there, also where
+    /// there is no limit, and has nothing more granted then if it `stops`.
+    pub fn watch(&mut self, watch: Option<Watch>) {
+        self.watches = watch;
+    }
+
     /// Puts another limit in force from `now` on. Tokens stay, as far as the new burst holds
     /// them: no credit comes from the change.
     ///
@@ -320,19 +361,23 @@ impl Budget {
     /// When more is guaranteed to the members than the new limit has, or when they count something
     /// else. The old one then stays.
     pub fn set_limit(&mut self, limit: Option<GroupLimit>, now: Duration) -> Result<(), Denied> {
-        let guaranteed = self.guaranteed(|_| true);
-        if let Some(GroupLimit { rate, unit, .. }) = limit {
-            if let Some(other) = self.members.iter().map(|account| account.terms.unit).find(|counts| *counts != unit) {
-                return Err(Denied::MembersCount { limit: unit, members: other });
-            }
-            if rate < guaranteed {
-                return Err(Denied::Overcommitted { rate, unit, asked: None, guaranteed });
-            }
-        }
-        self.settle(now);
-        self.limit = limit;
-        self.settle(now);
+        limit.map_or(Ok(()), |limit| self.accepts(limit))?;
+        self.restore_limit(limit, now);
         Ok(())
+    }
+
+    /// Whether this could be the limit.
+    ///
+    /// # Errors
+    /// When more is guaranteed to the members than that, or when they count something else.
+    pub(super) fn accepts(&self, GroupLimit { rate, unit, .. }: GroupLimit) -> Result<(), Denied> {
+        if let Some(other) = self.members.iter().map(|account| account.terms.unit).find(|counts| *counts != unit) {
+            return Err(Denied::MembersCount { limit: unit, members: other });
+        }
+        match self.guaranteed(|_| true) {
+            guaranteed if rate < guaranteed => Err(Denied::Overcommitted { rate, unit, asked: None, guaranteed }),
+            _ => Ok(()),
+        }
     }
 
     /// Lets a member in, or changes its terms.
@@ -366,11 +411,19 @@ impl Budget {
     pub fn retain(&mut self, stays: impl Fn(&MemberAccount) -> bool) {
         for account in self.members.iter().filter(|account| !stays(account)) {
             self.pool += account.tokens;
+            // It may have used them before it was killed.
+            self.counted = self.counted.saturating_add(account.in_hand);
         }
         self.members.retain(stays);
         if self.members.is_empty() {
             self.limit = self.limit.filter(|limit| limit.lasting);
         }
+    }
+
+    /// A member leaves. It has used so many bytes since it joined, and no more of what it was granted.
+    pub fn leave(&mut self, id: Id, used: u64) {
+        self.count(id, used, true);
+        self.retain(|account| account.id != id);
     }
 
     /// Forgets all tokens, and what time it is: the start of another clock.
@@ -382,7 +435,7 @@ impl Budget {
         }
     }
 
-    /// Puts a limit in force that was known before, whatever is guaranteed by now.
+    /// Puts a limit in force, whatever is guaranteed.
     pub(super) fn restore_limit(&mut self, limit: Option<GroupLimit>, now: Duration) {
         self.settle(now);
         self.limit = limit;
@@ -422,9 +475,27 @@ impl Budget {
     /// They may be used for `use_within`. Without a limit, everything is granted. A member that
     /// was put out, since it was taken for dead, is let in again.
     pub fn answer(&mut self, ask: &Ask, use_within: Duration) -> Answer {
+        let is_known = self.members.iter().any(|account| account.id == ask.id);
         self.admit(ask.id, ask.terms);
-        self.give_back(ask.id, ask.give_back, ask.used);
+        self.count(ask.id, ask.used, is_known);
+        self.give_back(ask.id, ask.give_back);
         self.take(ask.id, ask.want, ask.now, ask.late, use_within)
+    }
+
+    /// Counts what a member has used since its latest ask. What it had in hand when it was put out
+    /// is counted already.
+    fn count(&mut self, id: Id, used: u64, is_known: bool) {
+        let Some(account) = self.members.iter_mut().find(|account| account.id == id) else { return };
+        if is_known {
+            self.counted = self.counted.saturating_add(used.saturating_sub(account.used));
+        }
+        (account.used, account.in_hand) = (used, 0);
+    }
+
+    /// Bytes that may yet be granted to a member that has none in hand; nothing if there is no end.
+    fn left(&self) -> Option<u64> {
+        let in_hand = self.members.iter().fold(0, |sum: u64, account| sum.saturating_add(account.in_hand));
+        self.watches.map(|watch| watch.at.saturating_sub(self.counted).saturating_sub(in_hand))
     }
 
     fn take(&mut self, id: Id, most: u64, now: Duration, late: Duration, use_within: Duration) -> Answer {
@@ -432,11 +503,26 @@ impl Budget {
         let soon = now + LONGEST_WAIT;
         let nothing = Answer { bytes: 0, expires: now, ask_again: soon, quantum: 1, rate: None };
         let Some(index) = self.members.iter().position(|account| account.id == id) else { return nothing };
+        let (left, stops) = (self.left(), self.watches.is_some_and(|watch| watch.stops));
+        let count = self.members.len() as u64;
         let member = &mut self.members[index];
         member.asked = now;
+        if left == Some(0) && stops && most > 0 {
+            member.waits_until = Duration::ZERO;
+            return Answer { rate: self.limit.map(|limit| limit.rate), ..nothing };
+        }
         let Some(limit) = self.limit else {
-            return Answer { bytes: u64::MAX, expires: soon, ask_again: now, quantum: u64::MAX, rate: None };
+            let free = Answer { bytes: u64::MAX, expires: soon, ask_again: now, quantum: u64::MAX, rate: None };
+            let Some(left) = left else { return free };
+            // A part of what is left, so that nobody keeps it from the others.
+            let part = LARGEST_PART.min(left / (8 * count)).max(SMALLEST_PART);
+            let bytes = most.min(if stops { part.min(left) } else { part });
+            member.in_hand = bytes;
+            let ask_again = if stops && bytes == left { soon } else { now };
+            return Answer { bytes, ask_again, quantum: SMALLEST_PART, ..free };
         };
+        let wanted = most;
+        let most = most.min(left.filter(|_| stops).unwrap_or(most));
         let waited = member.waits_until > now;
         // Set for good below, once it is known how many wait.
         member.waits_until = now + LONGEST_WAIT;
@@ -469,6 +555,7 @@ impl Budget {
         let could = has.saturating_add(whole_bytes(made_up)).min(u64::MAX - 1);
         let most = whole(most);
         let bytes = if could >= quantum.min(most) { whole(could.min(most)) } else { 0 };
+        member.in_hand = bytes;
         let from_bucket = in_tokens(bytes.min(has));
         member.tokens = member.tokens.saturating_sub(from_bucket);
         self.bucket -= from_bucket;
@@ -478,6 +565,10 @@ impl Budget {
         if bytes == most {
             self.pool += std::mem::take(&mut member.tokens);
             member.waits_until = Duration::ZERO;
+            if most < wanted {
+                // There will be no more soon.
+                ask_again = soon;
+            }
         } else {
             // Estimates: a member that comes too early waits once more. Its account fills up, and
             // the bucket when those with more in their accounts have taken it. If no others come,
@@ -516,11 +607,9 @@ impl Budget {
         self.members.iter().filter(|account| account.tokens > own).count() as u128
     }
 
-    /// Takes back tokens that a member did not use, as far as there is room for them, and notes
-    /// how many it has used in all.
-    fn give_back(&mut self, id: Id, unused: u64, used: u64) {
+    /// Takes back tokens that a member did not use, as far as there is room for them.
+    fn give_back(&mut self, id: Id, unused: u64) {
         let Some(account) = self.members.iter_mut().find(|account| account.id == id) else { return };
-        account.used = used;
         // As if they had been there all the time: what would have overflowed is lost.
         let tokens = in_tokens(unused).min(account.room);
         if account.waits_until.is_zero() {

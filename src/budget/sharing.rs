@@ -4,10 +4,11 @@ use std::env;
 use std::time::Duration;
 
 use super::keeper::FLOORS;
+use super::plan::{NewLimit, PlanError, Settings};
 use super::shared::Shared;
 use super::site::{OFF, Site, SiteLimit};
 use super::valkey::{Address, Binding, STORE, Store, StoreError};
-use super::{Budget, GroupError, GroupFile, GroupLimit, Name};
+use super::{Budget, GroupError, GroupFile, GroupLimit, Name, Outcome};
 use crate::os::{RuntimeFolder, clock, random};
 use crate::shaping::{Burst, Unit};
 
@@ -68,10 +69,7 @@ pub fn unshare(name: &Name) -> Result<Option<u64>, GroupError> {
     };
     let ended = file.change_shared(|budget, shared| {
         let ended = shared.take()?;
-        let SiteLimit { rate, burst, .. } = ended.lease.limit;
-        let burst = (burst > 0).then(|| Burst::Time(Duration::from_micros(burst)));
-        let limit = (1..OFF).contains(&rate).then_some(GroupLimit { rate, unit: Unit::Bytes, burst, lasting: true });
-        budget.restore_limit(limit, clock::now());
+        budget.restore_limit(limit_from(ended.lease.limit), clock::now());
         Some(ended)
     })?;
     let mut ended = ended.ok_or_else(|| GroupError::NotShared(name.clone()))?;
@@ -94,14 +92,27 @@ pub(super) fn set(
     name: &Name,
     file: &mut GroupFile,
     shared: &Shared,
-    limit: Option<GroupLimit>,
-) -> Result<(), GroupError> {
-    if limit.is_some_and(|limit| limit.unit == Unit::Records) {
+    settings: &Settings,
+) -> Result<Outcome, GroupError> {
+    let failed = |error| GroupError::Store(name.clone(), error);
+    let before = shared.lease.limit;
+    if settings.unit == Unit::Records {
         return Err(GroupError::SharesBytes(name.clone()));
     }
-    let failed = |error| GroupError::Store(name.clone(), error);
+    let Settings { limit: Some(new), burst, end: None, quota: None, then: None, .. } = settings else {
+        return Err(GroupError::NotForMachines(name.clone()));
+    };
+    let rate = match new {
+        NewLimit::Rate(rate) => *rate,
+        NewLimit::Change(by) => {
+            let refused = |error| GroupError::Plan(name.clone(), error);
+            let rate = Some(before.rate).filter(|rate| (1..OFF).contains(rate)).ok_or(refused(PlanError::NoLimit))?;
+            Some(by.of(rate, 1).ok_or(refused(PlanError::NothingLeft))?)
+        }
+        NewLimit::Timetable(_) | NewLimit::Back => return Err(GroupError::NotForMachines(name.clone())),
+    };
+    let limit = rate.map(|rate| GroupLimit { rate, unit: Unit::Bytes, burst: *burst, lasting: true });
     let mut store = Store::new(shared.binding.clone()).map_err(failed)?;
-    let before = shared.lease.limit;
     let floors = if before.rate > 0 { before.floors } else { FLOORS };
     let whole = store.set(name, limit_of(limit, floors), before.generation).map_err(failed)?;
     file.change_shared(|_, shared| {
@@ -109,7 +120,7 @@ pub(super) fn set(
             shared.lease.limit = whole;
         }
     })?;
-    Ok(())
+    Ok(Outcome { before: limit_from(before), after: limit, outlook: None })
 }
 
 /// What a store has of a shared group: its limit, and who has which part of it.
@@ -154,6 +165,12 @@ fn apply(shared: &Shared, budget: &mut Budget) {
 /// The newest generation of the limit that this machine has heard of.
 fn known_of(shared: &Shared) -> u32 {
     shared.lease.limit.generation
+}
+
+/// The limit of a group, from what the store has; none if it was lifted, or none is known.
+fn limit_from(SiteLimit { rate, burst, .. }: SiteLimit) -> Option<GroupLimit> {
+    let burst = (burst > 0).then(|| Burst::Time(Duration::from_micros(burst)));
+    (1..OFF).contains(&rate).then_some(GroupLimit { rate, unit: Unit::Bytes, burst, lasting: true })
 }
 
 /// A limit, as the store has it. A burst is a time there, so that the bursts of all machines add up

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -21,12 +22,15 @@ const ENDING: &str = ".run";
 /// processes that were killed.
 const SWEEP: usize = 32;
 
+/// The most bytes that are kept of what people call a process.
+const LONGEST_NAME: usize = 200;
+
 /// How often making the file is tried: another process may take it for one left behind before it
 /// is locked.
 const TRIES: u32 = 3;
 
 /// A process, unique among all that share a folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Id {
     /// Process id, in the namespace of the process.
     pub pid: u32,
@@ -76,8 +80,9 @@ pub(crate) struct Presence(Mutex<Shown>);
 #[derive(Debug)]
 struct Shown {
     folder: RuntimeFolder,
-    /// Locked.
-    _file: File,
+    /// Locked. It holds what people call this process.
+    file: File,
+    name: Option<String>,
 }
 
 impl Presence {
@@ -92,7 +97,7 @@ impl Presence {
             presence.renew(folder)?;
             return Ok(presence);
         }
-        let presence = Arc::new(Presence(Mutex::new(show(folder)?)));
+        let presence = Arc::new(Presence(Mutex::new(show(folder, None)?)));
         *own = Arc::downgrade(&presence);
         sweep(folder);
         Ok(presence)
@@ -105,9 +110,26 @@ impl Presence {
     pub(crate) fn renew(&self, folder: &RuntimeFolder) -> Result<(), FolderError> {
         let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if folder.identity_of(&name(own_id()))?.is_none() {
-            *shown = show(folder)?;
+            *shown = show(folder, shown.name.take())?;
         }
         Ok(())
+    }
+
+    /// Shows what people call this process.
+    pub(crate) fn call(&self, name: &str) {
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.name = Some(name.to_owned());
+        shown.write_name();
+    }
+}
+
+impl Shown {
+    /// Writes the name into the file. Without space for it, the process has none.
+    fn write_name(&self) {
+        if let Some(name) = &self.name {
+            let bytes = name.as_bytes();
+            let _ = self.file.write_all_at(&bytes[..bytes.len().min(LONGEST_NAME)], 0);
+        }
     }
 }
 
@@ -123,8 +145,9 @@ fn name(id: Id) -> String {
     format!("{id}{ENDING}")
 }
 
-/// Makes the file of this process. It bears its name only once it is locked.
-fn show(folder: &RuntimeFolder) -> Result<Shown, FolderError> {
+/// Makes the file of this process, which people call `label`. It bears its name only once it is
+/// locked.
+fn show(folder: &RuntimeFolder, label: Option<String>) -> Result<Shown, FolderError> {
     let (name, mut tries) = (name(own_id()), 0);
     let unlocked = format!("{name}.new");
     loop {
@@ -134,7 +157,11 @@ fn show(folder: &RuntimeFolder) -> Result<Shown, FolderError> {
             match folder.rename(&unlocked, &name) {
                 Err(error) if tries == TRIES => return Err(error),
                 Err(_) => {}
-                Ok(()) => return Ok(Shown { folder: folder.clone(), _file: file }),
+                Ok(()) => {
+                    let shown = Shown { folder: folder.clone(), file, name: label };
+                    shown.write_name();
+                    return Ok(shown);
+                }
             }
         }
     }
@@ -152,6 +179,14 @@ fn sweep(folder: &RuntimeFolder) {
 }
 
 impl RuntimeFolder {
+    /// What people call a process that shares this folder, if it has a name.
+    pub(crate) fn name_of(&self, id: Id) -> Option<String> {
+        let file = self.open_to_read(&name(id)).ok()??;
+        let mut bytes = [0; LONGEST_NAME];
+        let read = file.read_at(&mut bytes, 0).ok().filter(|read| *read > 0)?;
+        Some(String::from_utf8_lossy(&bytes[..read]).into_owned())
+    }
+
     /// Whether a process lives that shares this folder. One that cannot be told counts as alive.
     pub(crate) fn lives(&self, id: Id) -> bool {
         if id == own_id() {
@@ -190,6 +225,20 @@ mod tests {
         drop(file);
         assert!(!folder.lives(other));
         assert_eq!(Id::parse(&other.to_string()), Some(other));
+    }
+
+    #[test]
+    fn a_process_is_called_by_its_name_also_after_the_folder_was_made_anew() {
+        let temporary = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(&temporary, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let folder = RuntimeFolder::at(temporary.path());
+        let presence = Presence(Mutex::new(show(&folder, None).unwrap()));
+        assert_eq!(folder.name_of(own_id()), None);
+        presence.call("backup");
+        assert_eq!(folder.name_of(own_id()), Some("backup".to_owned()));
+        folder.remove(&name(own_id())).unwrap();
+        presence.renew(&folder).unwrap();
+        assert_eq!(folder.name_of(own_id()), Some("backup".to_owned()));
     }
 
     #[test]

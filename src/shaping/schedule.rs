@@ -93,6 +93,11 @@ const EXAMPLE: &str = "08:00,512K 18:00,10M Sat-12:00,off Mon-Fri-12:00-13:00,2M
 const DAYS: i32 = 9;
 
 impl Schedule {
+    /// The lowest rate in tokens per second; none if there is no limit at any time.
+    pub fn lowest(&self) -> Option<u64> {
+        self.entries.iter().filter_map(|entry| entry.rate).min()
+    }
+
     /// What is in force at `now`, in the time zone of `now`.
     pub fn at(&self, now: &Zoned) -> ScheduledRate {
         let (zone, instant) = (now.time_zone(), now.timestamp());

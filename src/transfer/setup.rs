@@ -33,10 +33,16 @@ impl Transfer {
                 reports.progress = Show::Always;
             }
         }
+        let name = reports.name.clone();
         let mut reporter = Reporter::new(&reports, start, config.buffer, config.group_name()).map_err(Error::Stats)?;
         // Threads that open endpoints must not take the signals: these are blocked first.
         let mut poller = Poller::new().map_err(Error::Poller)?;
-        let group = config.group.as_ref().map(budget::join).transpose()?.unwrap_or_default();
+        let group = config
+            .group
+            .as_ref()
+            .map(|request| budget::join(request, name.as_deref()))
+            .transpose()?
+            .unwrap_or_default();
         let group = Rc::new(RefCell::new(group.with_catch_up(config.catch_up)));
         let (mut directions, wrapping) = match &config.command {
             Some(line) => wrap(config, line, &group, &mut poller, &mut reporter)?,
