@@ -166,10 +166,16 @@ until [ \"$(pcproxy ctl stats --json | grep -o '\"name\"' | wc -l)\" = 3 ]; do :
     },
 ];
 
-const GROUPS: &[Row] = &[row(
-    "group set uplink 10M",
-    "pg_dump | cmp - host/db.sql && tar tf host/home.tar | grep photos/one && tar tf host/photos.tar",
-)];
+const GROUPS: &[Row] = &[
+    row(
+        "pg_dump db ",
+        "pg_dump | cmp - host/db.sql && tar tf host/home.tar | grep photos/one && tar tf host/photos.tar",
+    ),
+    row(
+        "--quota 50G/day",
+        "pcproxy group ls >ls && grep 'no limit until' ls && grep 'quota of 50 GiB per day: 0 B used' ls",
+    ),
+];
 
 const CLUSTER: &[Row] = &[
     row("group share uplink", "pcproxy group ls | grep uplink").after_making(PASSWORD),
