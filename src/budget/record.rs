@@ -342,6 +342,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::budget::plan::{Changed, End, NewLimit, Settings};
     use crate::budget::{Ask, GroupLimit, Id, Tempo, Terms};
     use crate::shaping::Unit;
 
@@ -366,6 +367,28 @@ mod tests {
             late: Duration::ZERO,
         };
         record.change(|budget| budget.answer(&ask, Tempo::LOCAL.use_within).bytes)
+    }
+
+    /// The same of a group with all that a plan has.
+    fn planned() -> Record {
+        let mut record = record();
+        let lasting = Some(GroupLimit { burst: Some(crate::shaping::Burst::Bytes(9000)), ..limit(1_000_000).unwrap() });
+        let wishes = [
+            Settings { limit: Some(NewLimit::Timetable("08:00,2M 18:00,off".into())), ..Settings::default() },
+            Settings {
+                limit: Some(NewLimit::Rate(Some(7))),
+                end: Some(End::After(Duration::from_secs(5))),
+                quota: Some("1M/week".parse().ok()),
+                then: Some(Then::Rate(99)),
+                ..Settings::default()
+            },
+        ];
+        for settings in &wishes {
+            let changed = Plan::change(record.plan.as_ref(), lasting, settings, record.now(), 9, Some("Asia/Beirut"));
+            let Ok(Changed::Plan(plan)) = changed else { panic!("{changed:?}") };
+            record.follow(Some(*plan));
+        }
+        record
     }
 
     /// A record of a group with a limit, in which a member has waited for tokens.
@@ -417,10 +440,11 @@ mod tests {
         #[test]
         fn any_bytes_are_refused_or_can_be_used(
             changes in prop::collection::vec((0..400usize, any::<u8>()), 0..12),
-            length in 0..400usize,
+            length in prop_oneof![Just(400usize), 0..400usize],
             seals: bool,
+            has_plan: bool,
         ) {
-            let (mut bytes, _) = record().encode().unwrap();
+            let (mut bytes, _) = if has_plan { planned() } else { record() }.encode().unwrap();
             for (at, byte) in changes {
                 if let Some(old) = bytes.get_mut(CHECKED + at) {
                     *old = byte;
@@ -433,6 +457,7 @@ mod tests {
             }
             if let Some(found) = decode(&bytes) {
                 let mut next = Record::next(Some(found), None, &moment(2000));
+                let _ = (next.outlook(), next.quota_notice(&"any".parse().unwrap()));
                 for millis in [2000, 2001, 2010, 2500] {
                     for pid in [1, 2] {
                         grant(&mut next, pid, millis);
