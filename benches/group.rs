@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use support::meter::{Log, Meter};
 use support::stage::pipeline;
 use support::verdict::Target::{AtLeast, AtMost, Open, Within};
@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         Set { name: "change", run: change },
         Set { name: "trickle", run: trickle },
         Set { name: "busy", run: busy },
+        Set { name: "many", run: many },
     ];
     main_with(env!("CARGO_BIN_EXE_pcproxy"), &sets)
 }
@@ -275,6 +276,61 @@ fn busy(options: &Options) -> Result<()> {
                 Figure::new("sum, error %", Within(most), [sum.error()]),
                 Figure::new("sum, burst ms", Open, [sum.sigma_ms()]),
                 fairness(&log, 0..4),
+                lateness(&log),
+            ])
+        })?;
+        print!("{table}");
+    }
+    Ok(())
+}
+
+/// Hundreds that start at once, all of them from one source.
+fn many(options: &Options) -> Result<()> {
+    let (time, second) = (part(options, 5), Duration::from_secs(1));
+    // A pipe for each.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
+    for count in [300, 900] {
+        let title = format!("many: {count} members that start at once in 4M, {} s", time.as_secs_f64());
+        let table = verdicts(&title, runs(options), || {
+            let scene = Scene::new(options, &[("all", "4M")])?;
+            let (source, input) = source()?;
+            let began = Instant::now();
+            let members: Vec<_> =
+                (0..count).map(|_| scene.start(&input, &["--group", "all"])).collect::<Result<_>>()?;
+            let firsts: Vec<_> = members.iter().map(|(_, pipe)| scene.meter.first(*pipe)).collect::<Result<_>>()?;
+            let last = firsts.into_iter().max().unwrap_or(began);
+            sleep(SETTLE);
+            let from = Instant::now();
+            let processor_time =
+                || -> Result<Duration> { members.iter().map(|(pcproxy, _)| proc::processor_time(pcproxy.id())).sum() };
+            let before = processor_time()?;
+            sleep(time);
+            let (until, used) = (Instant::now(), processor_time()?.saturating_sub(before));
+            scene.set("all", "1M")?;
+            let told = Instant::now();
+            sleep(second);
+            let log = scene.end(began)?;
+            for stage in members.into_iter().map(|(pcproxy, _)| pcproxy).chain([source]) {
+                stage.signal(Signal::KILL)?;
+            }
+            let sum = log.during(from..until);
+            let followed = reached(&log, told, told + second, MIB, 0.9..1.1);
+            Ok(vec![
+                Figure::new(
+                    "sum, % of the limit",
+                    AtLeast(if count > 300 { 90.0 } else { 97.0 }),
+                    [100.0 + sum.curve(4 * MIB).error()],
+                ),
+                Figure::new("sum, burst ms", AtMost(15.0), [sum.curve(4 * MIB).sigma_ms()]),
+                fairness(&sum, 0..count),
+                Figure::new("the last has its first byte after, ms", Open, [1e3 * (last - began).as_secs_f64()]),
+                Figure::new("1M from 4M, ms after the command", AtMost(100.0), [followed]),
+                Figure::new(
+                    "all of them, % of a core",
+                    Open,
+                    [100.0 * used.as_secs_f64() / (until - from).as_secs_f64()],
+                ),
                 lateness(&log),
             ])
         })?;

@@ -1276,6 +1276,32 @@ fn a_large_burst_of_a_group_is_no_lump() {
     carrier.delivers("after all");
 }
 
+/// How fast they are together depends on the machine: `cargo bench --bench group -- many` shows it.
+#[test]
+fn three_hundred_that_start_at_once_are_all_let_in_and_share_the_limit() {
+    const EACH: usize = 16 * KIB;
+    let session = Session::new();
+    session.set("all", "16M");
+    let outputs = tempfile::tempdir().unwrap();
+    // Nothing moves before all are there: each of them gets a line.
+    let script = format!(
+        "exec 3<&0; for i in $(seq 300); do {{ read _ <&3; head -c {EACH} /dev/zero; }} | \"$0\" -q --group all >\"$1\"/$i & done; wait"
+    );
+    let (gate, mut opens) = pipe().unwrap();
+    let all = session.start_in_shell(&script, outputs.path(), gate, Stdio::null());
+    until("300 members to be in the group", || session.only().members.len() == 300);
+    let began = Instant::now();
+    opens.write_all(&[b'\n'; 300]).unwrap();
+    all.wait().succeeded("300 members");
+    let (took, total) = (began.elapsed().as_secs_f64(), (300 * EACH) as f64);
+    let most = f64::from(16 << 20) * (took + 0.015);
+    assert!(total <= most, "{total} bytes in {took} s, where at most {most} may pass");
+    for output in fs::read_dir(&outputs).unwrap() {
+        let output = output.unwrap();
+        assert_eq!(output.metadata().unwrap().len(), EACH as u64, "{output:?}");
+    }
+}
+
 #[test]
 fn a_full_folder_is_refused_before_the_first_byte() {
     let script = r#"

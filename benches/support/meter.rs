@@ -180,6 +180,12 @@ impl Log {
         Log { arrivals, span: self.span.clone() }
     }
 
+    /// What came in a part of the time.
+    pub fn during(&self, span: Range<Instant>) -> Log {
+        let arrivals = self.arrivals.iter().filter(|arrival| span.contains(&arrival.at)).copied().collect();
+        Log { arrivals, span }
+    }
+
     /// Bytes in all.
     pub fn total(&self) -> u64 {
         self.arrivals.iter().map(|arrival| arrival.bytes as u64).sum()

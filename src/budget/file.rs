@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::keeper::Keeper;
-use super::record::{Glances, Record};
+use super::record::{Record, Space};
 use super::shared::Shared;
 use super::{Ask, Budget, Ledger, Name, Reply, Tempo};
 use crate::os::clock::{Moment, Origin};
@@ -43,9 +43,9 @@ pub struct GroupFile {
     /// The latest record that was seen: it comes back if the file is emptied, removed, or replaced
     /// by an older copy.
     seen: Option<Record>,
-    glances: Box<Glances>,
-    /// Since when the lock could not be had.
-    locked_since: Option<Duration>,
+    space: Box<Space>,
+    /// Since when the lock could not be had though nobody wrote a record, and the latest one then.
+    locked_since: Option<(Duration, u64)>,
     /// The member that leaves when this is dropped.
     member: Option<Id>,
     folder: RuntimeFolder,
@@ -67,9 +67,9 @@ pub(super) fn stem_of(file: &str) -> Option<&str> {
 /// When the file cannot be read.
 pub(super) fn glimpse(folder: &RuntimeFolder, name: &Name) -> Result<Option<Record>, FolderError> {
     let Some(file) = SharedFile::open_to_read(folder, &(name.stem() + ENDING))? else { return Ok(None) };
-    let mut glances = Glances::default();
+    let mut space = Space::default();
     for _ in 0..GLIMPSES {
-        if let Some(record) = Record::latest(&file, &mut glances) {
+        if let Some(record) = Record::latest(&file, &mut space) {
             return Ok(Some(record.at(&Moment::now(Origin::own()))));
         }
         if file.metadata().is_ok_and(|found| found.len() == 0) {
@@ -97,7 +97,7 @@ impl GroupFile {
             shared,
             origin: Origin::own(),
             seen: None,
-            glances: Box::default(),
+            space: Box::default(),
             locked_since: None,
             member: None,
             folder: folder.clone(),
@@ -126,9 +126,9 @@ impl GroupFile {
 
     /// Locks the file. False if another process holds the lock.
     fn lock(&mut self) -> Result<bool, FolderError> {
-        let (seen, glances) = (&mut self.seen, &mut self.glances);
+        let (seen, space) = (&mut self.seen, &mut self.space);
         self.shared.lock(|removed| {
-            if let Some(record) = Record::latest(removed, glances) {
+            if let Some(record) = Record::latest(removed, space) {
                 *seen = Some(record);
             }
         })
@@ -211,12 +211,12 @@ impl GroupFile {
 
     /// What the file has now, without the lock; nothing if that cannot be read.
     pub(super) fn peek(&mut self) -> Option<(Budget, Option<Shared>)> {
-        let record = Record::latest(self.shared.file(), &mut self.glances)?.at(&Moment::now(self.origin));
+        let record = Record::latest(self.shared.file(), &mut self.space)?.at(&Moment::now(self.origin));
         Some((record.budget, record.shared))
     }
 
     fn update_locked<R>(&mut self, change: impl FnOnce(&mut Record) -> R) -> Result<R, FolderError> {
-        let found = Record::latest(self.shared.file(), &mut self.glances);
+        let found = Record::latest(self.shared.file(), &mut self.space);
         if found.is_none() && self.shared.file().metadata().is_ok_and(|found| found.len() > 0) {
             return Err(self.shared.error(damaged(&self.name)));
         }
@@ -229,11 +229,13 @@ impl GroupFile {
     /// Writes the next record to the locked file, and removes a file in which nothing is worth
     /// keeping.
     fn write(&mut self, record: Record) -> Result<(), FolderError> {
-        let (bytes, at) = record.encode().map_err(|reason| self.shared.error(reason))?;
-        self.shared.write_at(&bytes, at)?;
+        let (bytes, at) = record.encode(&mut self.space).map_err(|reason| self.shared.error(reason))?;
+        self.shared.write_at(bytes, at)?;
         let is_used = record.budget.limit().is_some() || !record.budget.members().is_empty();
         let keeps = is_used || record.plan.is_some() || record.shared.is_some();
-        self.seen = Some(record);
+        if let Some(before) = self.seen.replace(record) {
+            self.space.reuse(before);
+        }
         if keeps { Ok(()) } else { self.remove() }
     }
 
@@ -243,6 +245,21 @@ impl GroupFile {
             self.shared.forget_keeper(keeper)?;
         }
         self.shared.remove()
+    }
+
+    /// Whether the lock has been taken for too long. In a crowd many come and go meanwhile, and each
+    /// of them writes a record: then it is only busy.
+    fn is_stuck(&mut self, now: Duration) -> bool {
+        let (since, _) = *self.locked_since.get_or_insert((now, 0));
+        if now.saturating_sub(since) < TOO_LONG {
+            return false;
+        }
+        let latest = Record::latest_sequence(self.shared.file(), &mut self.space);
+        let is_stuck = self.locked_since.is_some_and(|(_, known)| known == latest);
+        if !is_stuck {
+            self.locked_since = Some((now, latest));
+        }
+        is_stuck
     }
 
     fn is_locked(&self) -> String {
@@ -303,9 +320,9 @@ impl Ledger for GroupFile {
                 return Reply::Answer(answer);
             }
             Ok(None) => {
-                let since = *self.locked_since.get_or_insert(ask.now);
-                if ask.now.saturating_sub(since) < TOO_LONG {
-                    return Reply::Pending { retry_at: ask.now + TEMPO.retry_pending };
+                if !self.is_stuck(ask.now) {
+                    let members = self.seen.as_ref().map_or(0, |record| record.budget.members().len());
+                    return Reply::Pending { retry_at: ask.now + TEMPO.retry_among(members) };
                 }
                 self.shared.error(self.is_locked())
             }

@@ -9,15 +9,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::plan::{LONGEST_TIMETABLE, Outlook, Plan, Standing, Then, show_moment};
+use super::rule::nanos;
 use super::shared::Shared;
 use super::version3;
-use super::{Budget, Name};
+use super::{Budget, MemberAccount, Name};
 use crate::os::clock::{self, Earlier, Moment, Origin};
 use crate::os::random;
 use crate::units::show_rate;
 
 /// What each record begins with. The last byte is the version of what follows: 3 is read as well.
-const MAGIC: &[u8; 8] = b"pcgroup\x04";
+const MAGIC: &[u8; 8] = b"pcgroup\x05";
 
 /// How long the part of it is that all versions have in common.
 const ANY_VERSION: usize = MAGIC.len() - 1;
@@ -26,31 +27,46 @@ const ANY_VERSION: usize = MAGIC.len() - 1;
 const CHECKED: usize = MAGIC.len() + 4;
 
 /// Magic, checksum, sequence number, start of the machine, time namespace, monotonic and wall clock
-/// time, number of the file, time of the limit, length of the budget.
+/// time, number of the file, time of the limit, length of what follows: the number of accounts, the
+/// accounts, and what is the same for all members.
 const HEAD: usize = CHECKED + 8 + 16 + 5 * 8 + 4;
 
-/// Size of each of the two places for a record in bytes: enough for some 2500 members.
+/// Size of each of the two places for a record in bytes: enough for some 2900 members.
 const PLACE: usize = 256 * 1024;
 
-/// The most bytes that a member takes up in a record.
-const MEMBER: usize = 160;
-
-/// The most bytes that what other machines have to do with a group is expected to take up.
+/// The most bytes that a record is expected to take up beside its accounts: more where other
+/// machines have to do with the group.
+const BESIDE: usize = 512;
 const SHARED: usize = 2048;
 
 /// The most bytes that a plan takes up beside the text of its timetable.
 const PLANNED: usize = 512;
 
-/// Bytes that are read of a place at once: enough for the records of some 50 members.
+/// Bytes that are read of a place at once: enough for the records of some 40 members.
 const GLANCE: usize = 4096;
 
-/// Space for what is read of the two places. It is kept, since it is used so often.
+/// Space for what is read and written. It is kept, since it is used so often: where hundreds of
+/// members visit, asking the system for it anew each time would take longer than all the rest.
 #[derive(Debug)]
-pub(super) struct Glances([[u8; GLANCE]; 2]);
+pub(super) struct Space {
+    /// The beginnings of the two places.
+    glances: [[u8; GLANCE]; 2],
+    /// A whole record.
+    bytes: Vec<u8>,
+    /// Accounts of a record that is no longer needed.
+    accounts: Vec<MemberAccount>,
+}
 
-impl Default for Glances {
+impl Default for Space {
     fn default() -> Self {
-        Glances([[0; GLANCE]; 2])
+        Space { glances: [[0; GLANCE]; 2], bytes: Vec::new(), accounts: Vec::new() }
+    }
+}
+
+impl Space {
+    /// Keeps the space of a record that is no longer needed.
+    pub(super) fn reuse(&mut self, mut record: Record) {
+        self.accounts = std::mem::take(record.budget.members_mut());
     }
 }
 
@@ -222,16 +238,9 @@ impl Record {
     ///
     /// # Errors
     /// When it has too many members.
-    pub(super) fn encode(&self) -> Result<(Vec<u8>, u64), String> {
-        let mut body = postcard::to_stdvec(&self.budget).map_err(|error| error.to_string())?;
-        body = postcard::to_extend(&self.plan, body).map_err(|error| error.to_string())?;
-        if let Some(shared) = &self.shared {
-            body = postcard::to_extend(shared, body).map_err(|error| error.to_string())?;
-        }
-        if HEAD + body.len() > PLACE {
-            return Err("has no room for more members".to_owned());
-        }
-        let mut bytes = Vec::with_capacity(HEAD + body.len());
+    pub(super) fn encode<'a>(&self, space: &'a mut Space) -> Result<(&'a [u8], u64), String> {
+        let mut bytes = std::mem::take(&mut space.bytes);
+        bytes.clear();
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&self.sequence.to_le_bytes());
@@ -240,27 +249,49 @@ impl Record {
         for word in [origin.namespace, nanos(monotonic), nanos(wall), self.file, nanos(self.limited)] {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
-        bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&body);
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&(self.budget.members().len() as u32).to_le_bytes());
+        for account in self.budget.members() {
+            bytes.extend_from_slice(&account.to_bytes());
+        }
+        bytes = postcard::to_extend(&self.budget, bytes).map_err(|error| error.to_string())?;
+        bytes = postcard::to_extend(&self.plan, bytes).map_err(|error| error.to_string())?;
+        if let Some(shared) = &self.shared {
+            bytes = postcard::to_extend(shared, bytes).map_err(|error| error.to_string())?;
+        }
+        if bytes.len() > PLACE {
+            return Err("has no room for more members".to_owned());
+        }
+        let length = (bytes.len() - HEAD) as u32;
+        bytes[HEAD - 4..HEAD].copy_from_slice(&length.to_le_bytes());
         let checksum = crc32fast::hash(&bytes[CHECKED..]);
         bytes[MAGIC.len()..CHECKED].copy_from_slice(&checksum.to_le_bytes());
-        Ok((bytes, if self.sequence.is_multiple_of(2) { 0 } else { PLACE as u64 }))
+        space.bytes = bytes;
+        Ok((&space.bytes, if self.sequence.is_multiple_of(2) { 0 } else { PLACE as u64 }))
     }
 
     /// The bytes of the file that records need with these members and half as many again.
     pub(super) fn places(&self) -> [Range<u64>; 2] {
         let members = self.budget.members().len();
         let planned = if self.plan.is_some() { LONGEST_TIMETABLE + PLANNED } else { 0 };
-        let beside = planned + if self.shared.is_some() { SHARED } else { 0 };
-        let length = (HEAD + beside + MEMBER * (1 + members + members / 2)).min(PLACE) as u64;
+        let beside = BESIDE + planned + if self.shared.is_some() { SHARED } else { 0 };
+        let length = (HEAD + beside + MemberAccount::BYTES * (1 + members + members / 2)).min(PLACE) as u64;
         [0, PLACE as u64].map(|at| at..at + length)
     }
 
+    /// The number of the latest record that a file has or is about to get.
+    pub(super) fn latest_sequence(file: &File, space: &mut Space) -> u64 {
+        let [first, second] = &mut space.glances;
+        let places = [(0, first), (PLACE, second)].map(|(at, glance)| Place::look(file, at, glance));
+        places.iter().flatten().map(Place::sequence).max().unwrap_or(0)
+    }
+
     /// The latest record in a file, unless that is torn: then the one before it.
-    pub(super) fn latest(file: &File, Glances([first, second]): &mut Glances) -> Option<Record> {
+    pub(super) fn latest(file: &File, space: &mut Space) -> Option<Record> {
+        let Space { glances: [first, second], bytes, accounts } = space;
         let mut places = [(0, first), (PLACE, second)].map(|(at, glance)| Place::look(file, at, glance));
         places.sort_by_key(|place| Reverse(place.as_ref().map_or(0, |place| place.sequence())));
-        places.into_iter().flatten().find_map(|place| place.record(file))
+        places.into_iter().flatten().find_map(|place| place.record(file, bytes, accounts))
     }
 }
 
@@ -285,27 +316,39 @@ impl<'a> Place<'a> {
     }
 
     /// The record; nothing if it is torn or damaged.
-    fn record(&self, file: &File) -> Option<Record> {
+    fn record(&self, file: &File, space: &mut Vec<u8>, accounts: &mut Vec<MemberAccount>) -> Option<Record> {
         let length = u32::from_le_bytes(*self.bytes[HEAD - 4..].first_chunk()?) as usize;
         let end = HEAD.checked_add(length).filter(|end| *end <= PLACE)?;
         if let Some(bytes) = self.bytes.get(..end) {
-            return decode(bytes);
+            return decode(bytes, accounts);
         }
-        let mut bytes = vec![0; end];
-        file.read_exact_at(&mut bytes, self.at as u64).ok()?;
-        decode(&bytes)
+        if space.len() < end {
+            space.resize(end, 0);
+        }
+        file.read_exact_at(&mut space[..end], self.at as u64).ok()?;
+        decode(&space[..end], accounts)
     }
 }
 
-/// The record in these bytes, which begin with a head; nothing if they are torn or damaged.
-fn decode(bytes: &[u8]) -> Option<Record> {
+/// The record in these bytes, which begin with a head; nothing if they are torn or damaged. Takes
+/// the space for its accounts.
+fn decode(bytes: &[u8], space: &mut Vec<MemberAccount>) -> Option<Record> {
     let checksum = u32::from_le_bytes(*bytes[MAGIC.len()..].first_chunk()?);
     if crc32fast::hash(&bytes[CHECKED..]) != checksum {
         return None;
     }
-    let (mut budget, rest): (Budget, &[u8]) = match bytes[ANY_VERSION] {
+    let (mut budget, rest) = match bytes[ANY_VERSION] {
         3 => version3::budget(&bytes[HEAD..])?,
-        _ => postcard::take_from_bytes(&bytes[HEAD..]).ok()?,
+        _ => {
+            let (count, rest) = bytes[HEAD..].split_first_chunk()?;
+            let length = (u32::from_le_bytes(*count) as usize).checked_mul(MemberAccount::BYTES)?;
+            let (accounts, rest) = rest.split_at_checked(length)?;
+            let (mut budget, rest): (Budget, &[u8]) = postcard::take_from_bytes(rest).ok()?;
+            space.clear();
+            space.extend(accounts.as_chunks().0.iter().map(MemberAccount::from_bytes));
+            *budget.members_mut() = std::mem::take(space);
+            (budget, rest)
+        }
     };
     let (plan, rest): (Option<Plan>, &[u8]) = match bytes[ANY_VERSION] {
         3 => (None, rest),
@@ -331,10 +374,6 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 fn timestamp(wall: Duration) -> Timestamp {
     let millis = i64::try_from(wall.as_millis()).ok();
     millis.and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or(Timestamp::MAX)
-}
-
-fn nanos(time: Duration) -> u64 {
-    time.as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -434,6 +473,28 @@ mod tests {
         assert!(grant(&mut back, 1, 1030) > 0);
     }
 
+    /// What one visit reads and writes: two beginnings, and a record of so many bytes.
+    #[test]
+    fn a_visit_carries_88_bytes_of_each_member_and_little_else() {
+        let mut space = Space::default();
+        for members in [1, 10, 300, 900, 2900] {
+            let mut record = Record::next(None, None, &moment(1000));
+            record.change(|budget| budget.set_limit(limit(u64::MAX), Duration::from_millis(1000))).unwrap();
+            for pid in 1..=members {
+                // Numbers as large as they get.
+                grant(&mut record, u32::MAX - pid, 1 << 40);
+                grant(&mut record, u32::MAX - pid, (1 << 40) + 20);
+            }
+            let places = record.places();
+            let (bytes, at) = record.encode(&mut space).unwrap();
+            assert!(bytes.len() <= HEAD + BESIDE + 88 * members as usize, "{members} members: {} bytes", bytes.len());
+            let (own, end) = (places.iter().find(|place| place.start == at).unwrap(), at + bytes.len() as u64);
+            assert!(end <= own.end, "{members} members: space was reserved up to {}, and {end} is needed", own.end);
+            let decoded = decode(bytes, &mut Vec::new()).unwrap();
+            assert!(decoded == record, "{members} members");
+        }
+    }
+
     proptest! {
         /// A file may be torn, damaged, or made by somebody else: whatever it holds, it is refused or
         /// makes for a budget that can be used.
@@ -444,7 +505,8 @@ mod tests {
             seals: bool,
             has_plan: bool,
         ) {
-            let (mut bytes, _) = if has_plan { planned() } else { record() }.encode().unwrap();
+            let found = if has_plan { planned() } else { record() };
+            let mut bytes = found.encode(&mut Space::default()).unwrap().0.to_vec();
             for (at, byte) in changes {
                 if let Some(old) = bytes.get_mut(CHECKED + at) {
                     *old = byte;
@@ -455,7 +517,7 @@ mod tests {
                 let checksum = crc32fast::hash(&bytes[CHECKED..]);
                 bytes[MAGIC.len()..CHECKED].copy_from_slice(&checksum.to_le_bytes());
             }
-            if let Some(found) = decode(&bytes) {
+            if let Some(found) = decode(&bytes, &mut Vec::new()) {
                 let mut next = Record::next(Some(found), None, &moment(2000));
                 let _ = (next.outlook(), next.quota_notice(&"any".parse().unwrap()));
                 for millis in [2000, 2001, 2010, 2500] {
@@ -463,7 +525,7 @@ mod tests {
                         grant(&mut next, pid, millis);
                     }
                 }
-                prop_assert!(next.encode().is_ok());
+                prop_assert!(next.encode(&mut Space::default()).is_ok());
             }
         }
     }

@@ -19,8 +19,8 @@ const BURST: Burst = Burst::Time(Duration::from_millis(12));
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 
 /// The least worth a visit is what the rate yields in this time: however many members wait, there
-/// are no more than two thousand visits per second. Longer would be a longer time without a grant
-/// for each of many, shorter would take more of the processor.
+/// are no more than two thousand visits per second that yield something. Longer would be a longer
+/// time without a grant for each of many, shorter would take more of the processor.
 const TURN: Duration = Duration::from_micros(500);
 
 /// Where no more members than this wait, a part of the bucket for each of them is worth a visit.
@@ -232,6 +232,8 @@ pub struct Budget {
     counted: u64,
     /// Something changes once so many bytes are used in all.
     watches: Option<Watch>,
+    /// A file keeps them by itself: see [`MemberAccount::BYTES`].
+    #[serde(skip)]
     members: Vec<MemberAccount>,
 }
 
@@ -246,7 +248,7 @@ pub struct Watch {
 }
 
 /// What a budget knows of a member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberAccount {
     /// Which process it is.
     pub id: Id,
@@ -270,8 +272,6 @@ pub struct MemberAccount {
 /// The part of the group that a member has while it waits.
 #[derive(Clone, Copy)]
 struct Share {
-    /// Which member.
-    index: usize,
     /// The part, as a fraction with [`Shares::whole`] below it.
     part: u128,
     /// What its account holds, in billionths of a byte.
@@ -280,9 +280,22 @@ struct Share {
     span: u128,
 }
 
+/// What the shares of the members that wait are made of. Nothing here takes more space where more
+/// members wait: a visit to a group of hundreds goes through its accounts, and through nothing else.
 struct Shares {
-    of: Vec<Share>,
+    /// Sums over the members that wait, and how many they are.
+    weights: u128,
+    guaranteed: u128,
+    count: u128,
+    /// The limit in bytes per second, or what is guaranteed if that is more.
+    rate: u128,
     whole: u128,
+    /// What all accounts hold, and what a visit is worth, before they are divided.
+    divided: (u128, u128),
+    /// The least that an account holds, in billionths of a byte.
+    least: u128,
+    /// Most members have the terms of the one before, and divisions of 128 bits are slow.
+    last: Option<(Terms, Share)>,
     /// What all accounts and the pool hold, in billionths of a byte.
     depth: u128,
     /// What the bucket holds, in billionths of a byte.
@@ -294,6 +307,10 @@ struct Shares {
 }
 
 impl MemberAccount {
+    /// Size of an account in a file: a group of hundreds is read and written at each visit, so that
+    /// each account is a few numbers in fixed places.
+    pub(super) const BYTES: usize = 88;
+
     /// A member that has just come.
     fn new(id: Id, terms: Terms) -> Self {
         MemberAccount {
@@ -312,6 +329,57 @@ impl MemberAccount {
     pub(super) fn waits(&self, now: Duration) -> bool {
         self.waits_until > now
     }
+
+    /// It did when the budget was settled last.
+    fn is_waiting(&self) -> bool {
+        !self.waits_until.is_zero()
+    }
+
+    /// The account, as a file has it.
+    pub(super) fn to_bytes(&self) -> [u8; Self::BYTES] {
+        let Self { id, terms, used, asked, in_hand, tokens, room, waits_until } = self;
+        let mut bytes = [0; Self::BYTES];
+        for (at, number) in
+            [(0, id.pid), (4, id.nonce), (8, terms.weight), (12, u32::from(terms.unit == Unit::Records))]
+        {
+            bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
+        }
+        let (asked, waits_until) = (nanos(*asked), nanos(*waits_until));
+        let long = [(16, terms.guaranteed), (24, *used), (32, asked), (40, waits_until), (80, *in_hand)];
+        for (at, number) in long {
+            bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        for (at, number) in [(48, tokens), (64, room)] {
+            bytes[at..at + 16].copy_from_slice(&number.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// The account that a file has in these bytes.
+    pub(super) fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        let short = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let long = |at: usize| u64::from(short(at)) | u64::from(short(at + 4)) << 32;
+        let longest = |at: usize| u128::from(long(at)) | u128::from(long(at + 8)) << 64;
+        MemberAccount {
+            id: Id { pid: short(0), nonce: short(4) },
+            terms: Terms {
+                weight: short(8),
+                guaranteed: long(16),
+                unit: if short(12) == 1 { Unit::Records } else { Unit::Bytes },
+            },
+            used: long(24),
+            asked: Duration::from_nanos(long(32)),
+            waits_until: Duration::from_nanos(long(40)),
+            tokens: longest(48),
+            room: longest(64),
+            in_hand: long(80),
+        }
+    }
+}
+
+/// A time as a file has it, in nanoseconds.
+pub(super) fn nanos(time: Duration) -> u64 {
+    time.as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
 impl Budget {
@@ -352,6 +420,11 @@ impl Budget {
     /// there is no limit, and has nothing more granted then if it `stops`.
     pub fn watch(&mut self, watch: Option<Watch>) {
         self.watches = watch;
+    }
+
+    /// The same, for a file that keeps them by itself.
+    pub(super) fn members_mut(&mut self) -> &mut Vec<MemberAccount> {
+        &mut self.members
     }
 
     /// Puts another limit in force from `now` on. Tokens stay, as far as the new burst holds
@@ -530,9 +603,9 @@ impl Budget {
             // What was in the pool is for the next member that asks.
             self.settle(now);
         }
-        let shares = self.shares(limit);
-        let Some(share) = shares.of.iter().find(|share| share.index == index) else { return nothing };
-        let waiting = shares.of.len() as u32;
+        let mut shares = self.shares(limit);
+        let share = shares.of(self.members[index].terms);
+        let waiting = shares.count as u32;
         let longest = LONGEST_WAIT.max(TURN * waiting);
         // No part of a record is of use.
         let one = self.members[index].terms.unit.tokens();
@@ -578,16 +651,21 @@ impl Budget {
             let goal = in_tokens(aim.min(most));
             let missing = goal.saturating_sub(member.tokens) as f64;
             let drips = rate * (share.part as f64 / shares.whole as f64);
-            let queue = (goal + ahead).saturating_sub(self.bucket) as f64 / rate;
             let free = in_tokens(bytes.saturating_sub(claim));
             let alone = waiting as u128 <= 2 * FEW || free > shares.burst / 8;
+            let queue = (goal + ahead).saturating_sub(self.bucket) as f64 / rate;
+            // In a crowd, those ahead do not come in order.
+            let queue = queue.max(if alone { 0.0 } else { (TURN * (waiting / 64)).as_nanos() as f64 });
             let others = if alone { 1 } else { waiting.div_ceil(8) };
             let full = 0.75 * (room + in_tokens(bytes)) as f64 / rate * f64::from(others);
+            // Where a byte takes long, many members would come for parts of it.
+            let byte = TOKENS_PER_BYTE as f64 / rate * f64::from(waiting.div_ceil(8));
             let wait = match in_turn {
                 true => queue,
                 false => (missing / drips)
                     .max(if missing > 0.0 { 0.0 } else { queue })
-                    .min(full.max(SHORTEST_WAIT.as_nanos() as f64)),
+                    .min(full.max(SHORTEST_WAIT.as_nanos() as f64))
+                    .max(byte),
             };
             ask_again += Duration::from_nanos(wait.ceil() as u64).min(longest);
         }
@@ -616,6 +694,9 @@ impl Budget {
             self.pool += tokens;
         } else {
             account.tokens += tokens;
+        }
+        if tokens == 0 {
+            return;
         }
         self.bucket += tokens;
         for account in &mut self.members {
@@ -651,11 +732,11 @@ impl Budget {
         };
         let mut shares = self.shares(limit);
         let mut held = 0;
-        for share in &shares.of {
-            let tokens = &mut self.members[share.index].tokens;
-            self.pool += tokens.saturating_sub(share.depth);
-            *tokens = share.depth.min(*tokens);
-            held += *tokens;
+        for account in self.members.iter_mut().filter(|account| account.is_waiting()) {
+            let depth = shares.of(account.terms).depth;
+            self.pool += account.tokens.saturating_sub(depth);
+            account.tokens = depth.min(account.tokens);
+            held += account.tokens;
         }
         let dripped = passed.saturating_mul(limit.rate.into());
         self.pool = self.pool.saturating_add(dripped).min(shares.depth.saturating_sub(held));
@@ -664,25 +745,32 @@ impl Budget {
         let most_lost = u128::from(limit.rate).saturating_mul(MOST_LATE.as_nanos());
         self.lost = self.lost.saturating_add(full - self.bucket).min(most_lost);
         let room = shares.burst.saturating_sub(self.bucket);
+        // The parts of the accounts that have room.
+        let mut parts = 0;
         for account in &mut self.members {
             account.room = account.room.min(room);
+            if account.is_waiting() {
+                let share = shares.of(account.terms);
+                parts += if account.tokens < share.depth { share.part } else { 0 };
+            }
         }
         // Each round fills an account or divides all there is.
-        loop {
-            let (dividend, before) = (self.pool, shares.of.len());
-            let whole = shares.of.iter().map(|share| share.part).sum();
+        while parts > 0 {
+            let (dividend, whole) = (self.pool, parts);
             let mut last = (0, 0);
-            shares.of.retain(|share| {
-                let tokens = &mut self.members[share.index].tokens;
-                if last.0 != share.part {
-                    last = (share.part, fraction(dividend, share.part, whole));
+            for account in self.members.iter_mut().filter(|account| account.is_waiting()) {
+                let share = shares.of(account.terms);
+                if account.tokens < share.depth {
+                    if last.0 != share.part {
+                        last = (share.part, fraction(dividend, share.part, whole));
+                    }
+                    let given = last.1.min(share.depth - account.tokens);
+                    account.tokens += given;
+                    self.pool -= given;
+                    parts -= if account.tokens < share.depth { 0 } else { share.part };
                 }
-                let given = last.1.min(share.depth - *tokens);
-                *tokens += given;
-                self.pool -= given;
-                *tokens < share.depth
-            });
-            if shares.of.is_empty() || shares.of.len() == before {
+            }
+            if parts == whole {
                 break;
             }
         }
@@ -690,12 +778,13 @@ impl Budget {
 
     /// The shares of the members that wait.
     fn shares(&self, limit: GroupLimit) -> Shares {
-        let waiting = || self.members.iter().enumerate().filter(|(_, account)| !account.waits_until.is_zero());
-        let weights: u128 = waiting().map(|(_, account)| u128::from(account.terms.weight)).sum();
-        let guaranteed: u128 = waiting().map(|(_, account)| u128::from(account.terms.guaranteed)).sum();
-        let count = waiting().count() as u128;
+        let (mut weights, mut guaranteed, mut count) = (0, 0, 0u128);
+        for account in self.members.iter().filter(|account| account.is_waiting()) {
+            weights += u128::from(account.terms.weight);
+            guaranteed += u128::from(account.terms.guaranteed);
+            count += 1;
+        }
         let rate = u128::from(limit.rate).max(guaranteed);
-        let whole = rate * weights;
         let yields = |time: Duration| u128::from(limit.rate).saturating_mul(time.as_nanos());
         let one = in_tokens(limit.unit.tokens());
         let burst = in_tokens(limit.burst.unwrap_or(BURST).tokens(limit.unit, limit.rate));
@@ -704,32 +793,43 @@ impl Budget {
         let burst = if in_turn { burst.saturating_add(yields(LONGEST_WAIT).min(one)) } else { burst };
         let turns = (2 * yields(TURN)).saturating_mul(count.saturating_sub(FEW));
         let (depth, span) = (burst.max(turns), burst.min(yields(SPAN)).max(turns));
-        let least = if in_turn { 2 * one } else { one };
-        // Accounts that hold more than the bucket may be those of members that do not come.
-        let free_above = if turns > burst || in_turn { burst / 2 } else { u128::MAX };
-        // Most members have the terms of the one before: divisions of 128 bits are slow.
-        let mut last = None;
-        let of: Vec<_> = waiting()
-            .map(|(index, &MemberAccount { terms, .. })| match last {
-                Some((same, share)) if same == terms => Share { index, ..share },
-                _ => {
-                    let weight = u128::from(terms.weight);
-                    let part = u128::from(terms.guaranteed) * weights + (rate - guaranteed) * weight;
-                    // A quarter goes by weight alone: where most is guaranteed to one member, the
-                    // others must have room for what it leaves.
-                    let shared = |tokens| fraction(tokens, part, whole) / 4 * 3 + fraction(tokens, weight, weights) / 4;
-                    let (depth, span) = (shared(depth), shared(span));
-                    // A part of nothing could not be divided by, and less than a byte not be taken.
-                    let share = Share { index, part: part.max(1), depth: depth.max(least), span };
-                    last = Some((terms, share));
-                    share
-                }
-            })
-            .collect();
-        let depth = of.iter().map(|share| share.depth).sum::<u128>().max(depth);
         // Each member that waits can have a byte.
-        let burst = burst.max(count * TOKENS_PER_BYTE);
-        Shares { of, whole, depth, burst, free_above, in_turn }
+        let bytes = count * TOKENS_PER_BYTE;
+        let least = if in_turn { 2 * one } else { one };
+        Shares {
+            weights,
+            guaranteed,
+            count,
+            rate,
+            whole: rate * weights,
+            divided: (depth, span),
+            least,
+            last: None,
+            depth: depth.saturating_add(least.saturating_mul(count)),
+            burst: burst.max(bytes),
+            // Accounts that hold more than the bucket may be those of members that do not come.
+            free_above: if turns > burst || in_turn { burst / 2 } else { u128::MAX },
+            in_turn,
+        }
+    }
+}
+
+impl Shares {
+    /// The share of a member that waits on these terms.
+    fn of(&mut self, terms: Terms) -> Share {
+        if let Some((_, share)) = self.last.filter(|(last, _)| *last == terms) {
+            return share;
+        }
+        let weight = u128::from(terms.weight);
+        let part = u128::from(terms.guaranteed) * self.weights + (self.rate - self.guaranteed) * weight;
+        // A quarter goes by weight alone: where most is guaranteed to one member, the others must
+        // have room for what it leaves.
+        let shared = |tokens| fraction(tokens, part, self.whole) / 4 * 3 + fraction(tokens, weight, self.weights) / 4;
+        let (depth, span) = (shared(self.divided.0), shared(self.divided.1));
+        // A part of nothing could not be divided by, and less than a byte not be taken.
+        let share = Share { part: part.max(1), depth: depth.max(self.least), span };
+        self.last = Some((terms, share));
+        share
     }
 }
 
