@@ -20,7 +20,7 @@ use support::{
 };
 
 /// The fields of a record.
-const FIELDS: [&str; 26] = [
+const FIELDS: [&str; 27] = [
     "version",
     "time",
     "elapsed",
@@ -47,6 +47,7 @@ const FIELDS: [&str; 26] = [
     "avoidable_wait",
     "done",
     "ending",
+    "time_left",
 ];
 
 /// Those that never become less in a run.
