@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use cli::Order;
 use pcproxy::os::die_by;
 use pcproxy::report::say;
-use pcproxy::transfer::{self, Config, End, Error, Outcome};
+use pcproxy::transfer::{self, Config, End, Error, Outcome, lost};
+use pcproxy::units::show_bytes;
 use signal_hook::consts::SIGPIPE;
 
 /// Runs before Rust's runtime opens `/dev/null` over closed descriptors.
@@ -66,14 +67,6 @@ fn move_bytes(config: &Config) -> ExitCode {
 }
 
 fn report(what: impl std::fmt::Display, undelivered: u64, arrived: Option<u64>) {
-    let arrived = arrived.map_or(String::new(), |arrived| format!("; {} arrived", bytes(arrived)));
-    match undelivered {
-        0 => say(format!("{what}{arrived}")),
-        1 => say(format!("{what}{arrived}; 1 byte was read and not delivered")),
-        _ => say(format!("{what}{arrived}; {undelivered} bytes were read and not delivered")),
-    }
-}
-
-fn bytes(count: u64) -> String {
-    if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") }
+    let arrived = arrived.map_or(String::new(), |arrived| format!("; {} arrived", show_bytes(arrived)));
+    say(format!("{what}{arrived}{}", lost(undelivered)));
 }

@@ -105,7 +105,7 @@ fn a_consumer_that_takes_nothing_has_stalled_and_the_bytes_that_it_missed_are_co
     });
     let lost = sent - unread(&stdin) - unread(&stdout);
     assert_eq!(lost, 65_536, "the buffer");
-    pcproxy.wait().failed(1, &["stdout took nothing for 0.3 s; 65536 bytes were read and not delivered"]);
+    pcproxy.wait().failed(1, &["stdout took nothing for 0.3 s; 65,536 bytes were read and not delivered"]);
     assert_arrived(&read_to_end(stdout), &data[..sent - unread(&stdin) - lost], "what went out");
 }
 

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
+use pcproxy::units::show_number;
 use rustix::process::Signal;
 use support::{
     KIB, Kind, Running, Side, assert_arrived, connection, feed, input_pipe, payload, read_exactly, read_to_end, start,
@@ -100,7 +101,10 @@ fn a_full_device_is_an_error_that_counts_what_a_pipe_gave() {
         let end = start(&["--buffer", buffer], theirs, full).wait();
         let read = len - unread(stdin);
         assert!(read > 0);
-        end.failed(1, &["stdout", "No space left on device", &format!(" {read} byte"), "not delivered"]);
+        end.failed(
+            1,
+            &["stdout", "No space left on device", &format!(" {} byte", show_number(read as u64)), "not delivered"],
+        );
     }
 }
 
@@ -114,7 +118,7 @@ fn a_full_device_is_an_error_that_counts_what_a_file_gave() {
         let end = start(&["--buffer", buffer], input.theirs, full).wait();
         let read = position.stream_position().unwrap();
         assert!(read > 0);
-        end.failed(1, &["stdout", "No space left on device", &format!(" {read} byte"), "not delivered"]);
+        end.failed(1, &["stdout", "No space left on device", &format!(" {} byte", show_number(read)), "not delivered"]);
     }
 }
 
@@ -228,7 +232,10 @@ fn ctrl_c_as_the_second_signal_ends_it_at_once_and_counts_what_was_not_delivered
             end.died_by(second);
             let told = end.stderr.lines().filter(|line| !is_still_delivering(line)).count();
             assert_eq!(told, 1, "{end:?}");
-            assert!(end.stderr.contains(&format!(" {lost} byte")), "{lost} bytes are lost: {end:?}");
+            assert!(
+                end.stderr.contains(&format!(" {} byte", show_number(lost as u64))),
+                "{lost} bytes are lost: {end:?}"
+            );
             assert!(end.stderr.contains("not delivered"), "{end:?}");
         }
     }

@@ -10,6 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::Command;
 
+use pcproxy::units::show_bytes;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
 use rustix::process::Signal;
@@ -266,7 +267,7 @@ fn a_disk_that_fills_up_keeps_what_arrived_and_the_message_says_how_much() {
     command.current_dir(folder.0.path());
     let end = start_command(command, null(), null()).wait();
     let arrived = folder.read("out");
-    end.failed(1, &["out: File too large", &format!("; {} bytes arrived; ", arrived.len())]);
+    end.failed(1, &["out: File too large", &format!("; {} arrived; ", show_bytes(arrived.len() as u64))]);
     assert!(arrived.len() >= 51_200);
     assert_arrived(&arrived, &payload(1_000_000)[..arrived.len()], "what arrived");
 }
@@ -416,7 +417,7 @@ fn a_reset_in_the_middle_says_how_many_bytes_did_not_arrive() {
         end.failed(1, &[&address, "reset", " bytes arrived; ", "read and not delivered"]);
         let number = |word: &str| {
             let before = end.stderr.split(word).next().unwrap();
-            before.rsplit(' ').next().unwrap().parse::<usize>().unwrap()
+            before.rsplit(' ').next().unwrap().replace(',', "").parse::<usize>().unwrap()
         };
         let (arrived, missing) = (number(" bytes arrived"), number(" bytes were read"));
         assert!(arrived >= 1000 && missing > 0, "{end:?}");
@@ -812,7 +813,7 @@ fn left_out(end: &End, label: &str, why: &str, total: usize) {
     assert!(lines[0].starts_with(&format!("pcproxy: {label}: ")) && lines[0].contains(why), "{end:?}");
     let count = |line: &str, before: &str| -> usize {
         let text = line.split(before).next().unwrap();
-        text.rsplit(' ').next().unwrap().parse().unwrap()
+        text.rsplit(' ').next().unwrap().replace(',', "").parse().unwrap()
     };
     assert!(lines[1].starts_with(&format!("pcproxy: {label}: ")), "{end:?}");
     assert_eq!(count(lines[1], " bytes arrived") + count(lines[1], " bytes were read"), total, "{end:?}");

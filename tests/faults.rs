@@ -321,7 +321,7 @@ fn play(scene: &Scene, session: &Session, strace: &[&str]) -> Outcome {
             break;
         }
         // A run waits for a group that cannot be used, and says so. It must heed signals.
-        let waits = String::from_utf8_lossy(&said).contains("waiting until that is mended");
+        let waits = String::from_utf8_lossy(&said).contains("waiting until that is repaired");
         if waits && !told_to_end {
             told_to_end = true;
             tracees(child.id()).into_iter().for_each(|pid| _ = kill_process(pid, Signal::TERM));

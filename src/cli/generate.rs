@@ -33,7 +33,7 @@ Examples:
   pcproxy man group set | man -l -
   pcproxy man --dir /usr/local/share/man/man1")]
 pub struct Manual {
-    /// The command, such as 'ctl' or 'group set'
+    /// The command whose page to print, such as 'ctl' or 'group set'
     #[arg(conflicts_with = "dir")]
     command: Vec<String>,
     /// Write the pages of all commands into DIR
@@ -43,8 +43,8 @@ pub struct Manual {
 
 /// Print the completions for a shell
 ///
-/// They complete options, files, the names of groups and of transfers that are running, sizes and
-/// rates.
+/// The shell then completes options, files, sizes, rates, and the names of groups and of running
+/// transfers.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -188,22 +188,19 @@ const TRANSFER_STATUSES: &[(&str, &str)] = &[
     ("0", "Everything that was read was delivered."),
     ("1", "An I/O error. A line on stderr names the side, and how many bytes were read and not delivered."),
     ("2", "The command line, or the group, was refused. Nothing was read."),
-    ("141", "The consumer left first: the end is by SIGPIPE."),
-    ("128 + N", "The end is by signal N, after what was buffered was delivered."),
+    ("141", "The consumer left first: pcproxy ended by SIGPIPE."),
+    ("128 + N", "Signal N interrupted pcproxy, which delivered what was buffered and ended by that signal."),
 ];
 
 const RUN_STATUSES: &[(&str, &str)] = &[
     ("that of the command", "The command ended by itself."),
     ("128 + N", "The command was ended by signal N."),
     ("2", "The command line was refused."),
-    ("125, 126, 127", "pcproxy failed; the command cannot be run; there is no such command."),
+    ("125, 126, 127", "pcproxy failed; the command cannot be run; the command was not found."),
 ];
 
-const COMMAND_STATUSES: &[(&str, &str)] = &[
-    ("0", "It was done."),
-    ("1", "It failed, and a line on stderr says why."),
-    ("2", "The command line was refused."),
-];
+const COMMAND_STATUSES: &[(&str, &str)] =
+    &[("0", "Success."), ("1", "An error, which a line on stderr explains."), ("2", "The command line was refused.")];
 
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("PCPROXY_DIR", "The folder for groups and for the sockets of running transfers, as an absolute path."),

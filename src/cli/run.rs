@@ -14,11 +14,11 @@ use super::transfer::Transfer;
 /// Run a command with limits on what goes to it and what comes from it
 ///
 /// The command reads what pcproxy reads, and pcproxy writes what the command writes: stdin and stdout
-/// pass through buffers and token buckets of their own, stderr is left alone. --rate limits each
-/// direction, --up and --down limit one. A terminal on stdin is handed to the command as it is.
+/// each pass through a buffer and a token bucket of their own; stderr is left alone. --rate limits each
+/// direction, --up and --down limit one of them. A terminal on stdin is handed to the command as it is.
 ///
-/// The exit status is that of the command, 128 and the number of a signal that ended it, 125 if
-/// pcproxy failed, 126 if the command cannot be run, and 127 if there is none of this name.
+/// The exit status is that of the command. It is 128 plus the number of the signal if a signal ended
+/// the command, 125 if pcproxy failed, 126 if the command cannot be run, and 127 if it was not found.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -26,11 +26,11 @@ Examples:
   pcproxy run --rate 10M -- pg_dump db > db.sql
   tar c /home | pcproxy run --up 1M -- ssh host 'cat > home.tar'")]
 pub struct Run {
-    /// Limit what goes to the command; --rate does for both directions
+    /// Limit what goes to the command, in place of --rate
     #[arg(long, value_name = "RATE", value_parser = parse_speed, help_heading = "Rate")]
     up: Option<Speed>,
 
-    /// Limit what comes from the command; --rate does for both directions
+    /// Limit what comes from the command, in place of --rate
     #[arg(long, value_name = "RATE", value_parser = parse_speed, help_heading = "Rate")]
     down: Option<Speed>,
 

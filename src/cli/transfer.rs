@@ -20,31 +20,31 @@ use super::words::{self, RateOrOff, buffer_size, command_like, rate_or_off, refu
 /// What to read and what to write.
 #[derive(Debug, Args)]
 pub struct Ends {
-    /// What to read, one after the other; stdin if nothing, or where it is -
+    /// Files or addresses to read, one after the other; without any, or for '-', stdin
     ///
-    /// A file, or tcp://HOST:PORT, tcp-listen://[ADDR]:PORT, unix:PATH, unix-listen:PATH. A
-    /// listener serves one peer, and binds to the loopback address unless ADDR is given. A file
-    /// that is called like a command or an address is ./NAME.
+    /// An address is tcp://HOST:PORT, tcp-listen://[ADDR]:PORT, unix:PATH or unix-listen:PATH. A
+    /// listener serves one peer, and binds to the loopback address unless ADDR is given. Write
+    /// ./NAME for a file that has the name of a command or an address.
     #[arg(value_name = "INPUT", value_parser = OsStringValueParser::new().try_map(address))]
     inputs: Vec<Address>,
 
     /// Write to OUTPUT instead of stdout; may be given several times
     ///
-    /// A file, which is created or emptied, or an address as with INPUT; - is stdout. Of several,
-    /// each gets every byte, and the slowest sets the pace. Success
-    /// is reported once the peer of a TCP connection has acknowledged every byte.
+    /// A file is created or emptied. An address is written as with INPUT, and '-' is stdout. Every
+    /// output gets every byte, and the slowest one sets the pace. Success over TCP means that the
+    /// peer's system has acknowledged every byte.
     #[arg(short, long = "output", value_name = "OUTPUT", value_parser = OsStringValueParser::new().try_map(address), help_heading = "Output")]
     outputs: Vec<Address>,
 
-    /// Write behind what is in the OUTPUT file
+    /// Append to the OUTPUT file instead of emptying it
     #[arg(long, requires = "outputs", help_heading = "Output")]
     append: bool,
 
-    /// Have the system keep the OUTPUT file before success is reported
+    /// Report success only once the OUTPUT file is on the disk
     #[arg(long, requires = "outputs", help_heading = "Output")]
     sync: bool,
 
-    /// Give a connection at most TIME to be made
+    /// Give up if a connection is not made within TIME
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_interval, help_heading = "Input")]
     connect_timeout: Duration,
 }
@@ -58,86 +58,86 @@ pub struct Transfer {
     #[arg(short, long, short_alias = 'B', alias = "buffer-size", value_name = "SIZE", default_value = "64K", value_parser = buffer_size, help_heading = "Buffer")]
     buffer: usize,
 
-    /// Resume a paused producer when the buffer has drained to this [default: 50%]
+    /// Resume a paused producer once the buffer has drained to this size [default: 50%]
     ///
     /// A size below --buffer, or a share of it. 0 waits until the buffer is empty.
     #[arg(long, value_name = "SIZE|N%", default_value = "50%", hide_default_value = true, value_parser = share, help_heading = "Buffer")]
     low_water: Share,
 
-    /// Wait until this much is held before anything goes out [default: 0]
+    /// Hold the output back until this much is in the buffer [default: 0]
     ///
-    /// A size up to --buffer, or a share of it. The wait begins anew each time the buffer has run
-    /// empty. The end of the input and 'pcproxy ctl resume' end it.
+    /// A size up to --buffer, or a share of it. The output is held back again each time the buffer
+    /// has run empty. The end of the input and 'pcproxy ctl resume' release it.
     #[arg(long, value_name = "SIZE|N%", default_value = "0", hide_default_value = true, value_parser = whole_share, help_heading = "Buffer")]
     start_at: Share,
 
-    /// End with status 1 when a side has moved nothing for TIME
+    /// End with status 1 when one side has moved nothing for TIME
     ///
-    /// Time that the limit, the timetable or a pause takes does not count.
+    /// Time spent waiting for the limit, a timetable or the end of a pause does not count.
     #[arg(long, value_name = "TIME", value_parser = timeout, help_heading = "Input")]
     stall_timeout: Option<Duration>,
 
     /// Read at most RATE bytes per second
     ///
-    /// Spares a source that others need too. The limit is independent of --rate, which holds
-    /// for the output.
+    /// This spares a source that others need too. It is independent of --rate, which limits the
+    /// output.
     #[arg(long, value_name = "RATE", value_parser = parse_rate, help_heading = "Input")]
     read_rate: Option<u64>,
 
-    /// Grow the pipes on both sides to SIZE, or keep their size
+    /// Grow the pipes on both sides to SIZE; 'keep' leaves them as they are
     ///
-    /// Larger pipes mean fewer and larger steps on both sides. The system may refuse to grow
-    /// them beyond /proc/sys/fs/pipe-max-size; they then keep their size. They are never
-    /// shrunk.
+    /// Larger pipes mean fewer and larger steps on both sides. Pipes are never shrunk, and
+    /// keep their size where the system refuses to grow them: /proc/sys/fs/pipe-max-size is the
+    /// largest size.
     #[arg(long, value_name = "SIZE|keep", default_value = "1M", value_parser = pipe_size, help_heading = "Buffer")]
     pipe_size: PipeSize,
 
-    /// Count lines in place of bytes: in --rate, --burst, --size and --stop-after
+    /// Count lines instead of bytes: in --rate, --burst, --size and --stop-after
     ///
-    /// A line is never torn, and reaches a pipe in one write where it fits 4096 bytes. One that
+    /// A line is never torn, and reaches a pipe in one write if it fits into 4,096 bytes. A line that
     /// is longer than the buffer passes in pieces and counts once.
     #[arg(short, long, conflicts_with = "null", help_heading = "Records")]
     lines: bool,
 
-    /// The same for records that each end with a null, as those of 'find -print0'
+    /// Count records that end with a null byte, such as those of 'find -print0', instead of bytes
     #[arg(short = '0', long, help_heading = "Records")]
     null: bool,
 
     /// Feed the consumer at most RATE bytes per second, or lines with --lines
     ///
     /// RATE may be per second (5, 10M), per minute (30/m) or per hour (10G/h).
-    /// Never more than RATE * t bytes plus the burst in any t seconds, and what --catch-up makes
-    /// up for. Idle time builds up no credit. 'off' is no limit.
+    /// In any t seconds at most RATE * t bytes pass, plus the burst and what --catch-up makes up for.
+    /// Idle time builds up no credit. 'off' is no limit.
     #[arg(short, long, visible_short_alias = 'L', alias = "rate-limit", value_name = "RATE", value_parser = rate_or_off, help_heading = "Rate")]
     rate: Option<RateOrOff>,
 
     /// Allow bursts of up to SIZE bytes, or TIME worth of the rate [default: 9ms]
     ///
-    /// With --lines SIZE counts lines, and the default is at least one line.
+    /// With --lines, SIZE counts lines, and the default is at least one line.
     ///
-    /// The depth of the token bucket. A deeper bucket feeds the consumer less evenly.
+    /// This is the depth of the token bucket. A deeper bucket feeds the consumer less evenly.
     #[arg(long, value_name = "SIZE|TIME", value_parser = parse_burst, help_heading = "Rate")]
     burst: Option<Burst>,
 
     /// Make up for delays of a busy machine, up to TIME at once
     ///
-    /// Only the machine's own delay is made up for: the time between the moment at which bytes
-    /// could have gone on and the moment at which they did. 0 makes up for nothing.
+    /// Only the machine's own delay counts: the time from the moment at which bytes could have moved
+    /// to the moment at which they did. 0 makes up for nothing.
     #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = parse_time, help_heading = "Rate")]
     catch_up: Duration,
 
     /// Limit the rate by time of day and day of week
     ///
-    /// Entries '[DAY[-DAY]-]HH:MM[-HH:MM],RATE', separated by spaces, in local time. RATE may be
-    /// 'off'. An entry without a day is for every day. It stays in force until the next entry, or
-    /// from the first to the second of two times.
+    /// Each entry is '[DAY[-DAY]-]HH:MM[-HH:MM],RATE' in local time; spaces separate entries. RATE may
+    /// be 'off'. An entry without a day is for every day. An entry with one time is in force until
+    /// the next one begins, an entry with two times from the first to the second.
     #[arg(long, value_name = "TIMETABLE", conflicts_with = "rate", value_parser = timetable, help_heading = "Rate")]
     schedule: Option<String>,
 
-    /// Share one limit with all others that name the same group
+    /// Share one limit with all transfers that name the same group
     ///
-    /// NAME may be a path, such as site/backup: the limit of each prefix counts too. RATE is the
-    /// limit that the group gets if it has none. 'pcproxy group' sets, shows and lifts limits.
+    /// NAME may be a path: the limit of site holds for members of site/backup too. RATE is the limit
+    /// that the group gets if it has none. 'pcproxy group' sets, shows and lifts limits.
     #[arg(short, long, value_name = "NAME[=RATE]", value_parser = group, help_heading = "Group")]
     group: Option<(Name, Option<Speed>)>,
 
@@ -147,25 +147,25 @@ pub struct Transfer {
 
     /// Guaranteed minimum share of the group's limit
     ///
-    /// Refused if the group has less left to guarantee.
+    /// The transfer is refused if the group has less left to guarantee.
     #[arg(long, value_name = "RATE", value_parser = parse_speed, requires = "group", help_heading = "Group")]
     min_rate: Option<Speed>,
 
-    /// Stop the producer after SIZE bytes, or lines with --lines, deliver them, and end
+    /// Read SIZE bytes, or lines with --lines, deliver them, and end
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Input")]
     pub stop_after: Option<u64>,
 
-    /// Stop after the number of bytes that --size names
+    /// Stop after as many bytes as --size says
     #[arg(short = 'S', long, requires = "size", conflicts_with = "stop_after", help_heading = "Input")]
     stop_at_size: bool,
 
-    /// Print a checksum of the delivered bytes on stderr at the end, as 'sha256sum' does
+    /// Print a checksum of the delivered bytes on stderr at the end, in the format of 'sha256sum'
     ///
-    /// It is in the last record of --stats as well.
+    /// The last record of --stats has it as well.
     #[arg(long, value_name = "ALGORITHM", value_enum, help_heading = "Reports")]
     hash: Option<Hash>,
 
-    /// Name of this transfer, for the reports and for 'pcproxy ctl'
+    /// Name of this transfer, for reports, 'pcproxy ctl' and 'pcproxy top'
     #[arg(long, short_alias = 'N', value_name = "TEXT", value_parser = text(), help_heading = "Reports")]
     name: Option<String>,
 
@@ -176,8 +176,8 @@ pub struct Transfer {
     /// Show progress on stderr
     ///
     /// auto: a line if stderr is a terminal, stdout is not, and the transfer takes longer than half a
-    /// second. always: a line; if stderr is no terminal, a new one every --interval, with the time of
-    /// day. numeric: whole percents, a line each, for 'dialog --gauge'.
+    /// second. always: the same line; if stderr is not a terminal, a new one every --interval, with
+    /// the time of day. numeric: whole percents, a line each, for 'dialog --gauge'.
     #[arg(
         long,
         value_name = "WHEN",
@@ -188,11 +188,11 @@ pub struct Transfer {
     )]
     progress: When,
 
-    /// The same as --progress numeric
+    /// Write progress as whole percents, a line each: the same as --progress numeric
     #[arg(short, long, overrides_with_all = ["progress", "quiet"], help_heading = "Reports")]
     numeric: bool,
 
-    /// Show the time of day at which the transfer ends, once that is more than an hour away
+    /// Show the time of day of the end instead of an ETA of more than an hour
     #[arg(long, help_heading = "Reports")]
     eta_at: bool,
 
@@ -200,7 +200,7 @@ pub struct Transfer {
     #[arg(short, long, overrides_with_all = ["progress", "numeric"], help_heading = "Reports")]
     quiet: bool,
 
-    /// Print a summary at the end: how much, how fast, and which side was slow
+    /// Print a summary at the end: how many bytes, how fast, and which side was slow
     ///
     /// 'kill -USR1 PID' prints it at any time.
     #[arg(long, help_heading = "Reports")]
@@ -286,7 +286,7 @@ impl Ends {
     pub fn config(&self, options: &Transfer) -> Result<Config> {
         self.check_words()?;
         if self.outputs.len() > 1 && (options.hash.is_some() || options.lines || options.null) {
-            bail!("--hash, --lines and --null go with a single output");
+            bail!("--hash, --lines and --null work with a single output only");
         }
         Ok(Config {
             inputs: if self.inputs.is_empty() { vec![Address::Standard] } else { self.inputs.clone() },

@@ -16,9 +16,11 @@ use crate::os::{RunDelay, clock};
 use crate::poller::{Interest, Key, Poller, Ready};
 use crate::shaping::{Limit, Pace, Rate, TOKENS_PER_RECORD, TokenBucket, Unit};
 use crate::stats::RecordKind;
+use crate::units::show_bytes;
 
 use super::Config;
 use super::ends::Inputs;
+use super::outcome::lost;
 
 /// How many steps are taken before the poller is asked: signals must be heard even when both
 /// sides are always ready.
@@ -240,10 +242,7 @@ impl Direction {
     pub(super) fn missing_elsewhere(&self) -> impl Iterator<Item = String> {
         let read = self.flow.delivered() + self.flow.proxy().buffered() as u64;
         self.left_out.iter().map(move |(label, arrived)| {
-            format!(
-                "{label}: {arrived} bytes arrived; {} bytes were read and not delivered",
-                read.saturating_sub(*arrived)
-            )
+            format!("{label}: {} arrived{}", show_bytes(*arrived), lost(read.saturating_sub(*arrived)))
         })
     }
 

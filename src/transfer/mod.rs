@@ -10,7 +10,7 @@ mod steering;
 mod wrapping;
 
 pub use config::{CommandLine, Config};
-pub use outcome::{End, Error, Outcome, Stalled};
+pub use outcome::{End, Error, Outcome, Stalled, lost};
 
 use std::time::Duration;
 
@@ -310,7 +310,7 @@ impl Transfer {
         let failed = trouble.is_some();
         if let Some(trouble) = trouble {
             if !self.told_of_group {
-                self.reporter.say(format!("{trouble}; waiting until that is mended"));
+                self.reporter.say(format!("{trouble}; waiting until that is repaired"));
             }
             if let Some(signal) = self.interrupts.interrupted_by() {
                 return Some(End::Abandoned(signal, "interrupted, and the group cannot be used"));

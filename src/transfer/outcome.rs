@@ -6,7 +6,14 @@ use std::{fmt, io};
 use crate::budget::GroupError;
 use crate::endpoint::{EndpointError, Exit};
 use crate::flow::Side;
-use crate::units::show_timeout;
+use crate::units::{show_bytes, show_timeout};
+
+/// The end of a message about bytes that were lost: `; 65,536 bytes were read and not delivered`.
+/// Nothing, if none were.
+pub fn lost(bytes: u64) -> String {
+    let verb = if bytes == 1 { "was" } else { "were" };
+    if bytes == 0 { String::new() } else { format!("; {} {verb} read and not delivered", show_bytes(bytes)) }
+}
 
 /// How a run ended without an error of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -43,7 +43,7 @@ impl Host for Steering<'_> {
                 let own = |direction: &mut Direction| direction.pace_mut().at(Zoned::now).rate;
                 let limited: Vec<_> = each.filter_map(|direction| Some((own(direction)?, direction))).collect();
                 if limited.is_empty() {
-                    return Err("it has no limit of its own that could change".to_owned());
+                    return Err("it has no limit of its own to change".to_owned());
                 }
                 let changed: Option<Vec<_>> =
                     limited.iter().map(|(rate, direction)| by.of(*rate, direction.unit().tokens())).collect();

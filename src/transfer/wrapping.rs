@@ -5,6 +5,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use signal_hook::consts::SIGTERM;
 
+use super::outcome::lost;
 use super::{CommandLine, End, Error, Transfer};
 use crate::endpoint::{self, Endpoint, EndpointError, Exit, Wrapped};
 use crate::os::clock;
@@ -102,12 +103,8 @@ impl Transfer {
     }
 
     fn say_failed(&mut self, at: usize, error: &EndpointError) {
-        let lost = match self.directions[at].flow().proxy().buffered() {
-            0 => String::new(),
-            1 => "; 1 byte was read and not delivered".to_owned(),
-            held => format!("; {held} bytes were read and not delivered"),
-        };
-        self.reporter.say(format!("{error}{lost}"));
+        let held = self.directions[at].flow().proxy().buffered() as u64;
+        self.reporter.say(format!("{error}{}", lost(held)));
         if let Some(wrapping) = &mut self.wrapping {
             wrapping.failed = true;
         }

@@ -32,7 +32,8 @@ pcproxy ctl <PID|NAME|--all|--group NAME> <COMMAND> [VALUE]
     subcommand_value_name = "COMMAND",
     subcommand_help_heading = "Commands",
     after_help = "\
-A NAME may have wildcards: 'backup-*' stands for all names that begin so. Quote it for the shell.
+A NAME may have wildcards: 'backup-*' means all names that begin with backup-. The quotes keep it
+from the shell.
 Without a target, 'stats' and 'metrics' show all transfers of this user.
 
 Examples:
@@ -66,17 +67,17 @@ enum Action {
     /// 'off' lifts the limit. 'back' returns to the timetable, or to the --rate of the start.
     #[command(allow_missing_positional = true)]
     Rate {
-        /// The transfers, if they do not stand before the command
+        /// The transfers, unless they are named before the command
         #[arg(value_name = "PID|NAME", value_parser = text())]
         which: Option<String>,
-        /// At least 1 byte per second; of records where these are counted, such as 5 or 30/m
+        /// At least 1 byte per second. For transfers that count records: such as 5 or 30/m
         #[arg(value_name = "RATE|+N%|-SIZE|off|back", value_parser = new_rate)]
         rate: NewRate,
     },
     /// Change the limit by time of day, such as '08:00,2M 18:00,off', as with --schedule
     #[command(allow_missing_positional = true)]
     Schedule {
-        /// The transfers, if they do not stand before the command
+        /// The transfers, unless they are named before the command
         #[arg(value_name = "PID|NAME", value_parser = text())]
         which: Option<String>,
         /// Entries [DAY-]HH:MM,RATE, separated by spaces
@@ -85,44 +86,44 @@ enum Action {
     },
     /// Feed the consumer nothing until 'resume'; the buffer goes on filling
     Pause {
-        /// The transfers, if they do not stand before the command
+        /// The transfers, unless they are named before the command
         #[arg(value_name = "PID|NAME", value_parser = text())]
         which: Option<String>,
     },
     /// Go on after a pause
     Resume {
-        /// The transfers, if they do not stand before the command
+        /// The transfers, unless they are named before the command
         #[arg(value_name = "PID|NAME", value_parser = text())]
         which: Option<String>,
     },
     /// Hold at most SIZE bytes from now on; bytes already in the buffer stay
     #[command(allow_missing_positional = true)]
     Buffer {
-        /// The transfers, if they do not stand before the command
+        /// The transfers, unless they are named before the command
         #[arg(value_name = "PID|NAME", value_parser = text())]
         which: Option<String>,
         /// From 1 byte to what the memory allows
         #[arg(value_parser = buffer_size)]
         size: usize,
     },
-    /// Show what they are doing, how fast, and when they will be finished
+    /// Show the state of the transfers, their rate, and the time left
     Stats {
-        /// The transfers, if they do not stand before the command
+        /// The transfers, unless they are named before the command
         #[arg(value_name = "PID|NAME", value_parser = text())]
         which: Option<String>,
-        /// For programs: an object for each, on a line of its own, as --stats writes them
+        /// Print a JSON object for each, on a line of its own, as --stats writes them
         #[arg(long)]
         json: bool,
     },
     /// Print OpenMetrics text, for a scraper or a textfile collector
     Metrics {
-        /// The transfers, if they do not stand before the command
+        /// The transfers, unless they are named before the command
         #[arg(value_name = "PID|NAME", value_parser = text())]
         which: Option<String>,
     },
     /// End the input, deliver what is held, and end
     Stop {
-        /// The transfers, if they do not stand before the command
+        /// The transfers, unless they are named before the command
         #[arg(value_name = "PID|NAME", value_parser = text())]
         which: Option<String>,
     },

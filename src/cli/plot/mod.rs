@@ -24,7 +24,7 @@ use super::print::print;
 /// Draw rate, limit and buffer of a run that was recorded with --stats
 ///
 /// The picture is an SVG. If a recording holds several runs, the run of its last line is drawn. Two
-/// recordings are drawn into one picture, to be compared.
+/// recordings in one picture can be compared.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -32,7 +32,7 @@ Examples:
   pcproxy plot --theme light --time-of-day run.jsonl -o run.svg
   pcproxy plot before.jsonl after.jsonl -o both.svg")]
 pub struct Plot {
-    /// What --stats wrote; '-' is stdin
+    /// Files that --stats wrote; '-' is stdin
     #[arg(required = true, num_args = 1..=2)]
     recording: Vec<PathBuf>,
     /// Write the picture to FILE instead of stdout

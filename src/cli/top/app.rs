@@ -9,6 +9,7 @@ use pcproxy::control::{ControlError, Request, RunId};
 use pcproxy::stats::{State, Status};
 
 use super::super::words::{buffer_size, new_rate};
+use super::KEYS;
 use super::columns::Column;
 use super::keys::Key;
 use super::rows::{Item, Line, Order, Row, find, lines, rate_of, sort};
@@ -59,8 +60,8 @@ pub enum Mode {
     Confirm { id: RunId },
     /// They make what to look for. `from` was selected before.
     Search { from: Option<Item>, text: String },
-    /// The help is shown.
-    Help,
+    /// The help is shown, from this line on.
+    Help { from: usize },
 }
 
 /// What can be changed of a run.
@@ -178,7 +179,11 @@ impl App {
             Mode::Watch => return self.command(key),
             Mode::Edit { id, setting, text } => return self.edit(key, id, setting, text),
             Mode::Search { from, text } => self.search(key, from, text),
-            Mode::Help => self.mode = Mode::Watch,
+            // The table has a line of titles, which the help has not.
+            Mode::Help { from } if key != Key::Escape && from + self.page + 1 < KEYS.lines().count() => {
+                self.mode = Mode::Help { from: from + self.page + 1 };
+            }
+            Mode::Help { .. } => self.mode = Mode::Watch,
             Mode::Confirm { id } => {
                 self.mode = Mode::Watch;
                 return (key == Key::Char('y') || key == Key::Char('Y')).then_some(Action::Ask(id, Request::Stop {}));
@@ -191,7 +196,7 @@ impl App {
         let page = self.page.max(2) - 1;
         match key {
             Key::Char('q') => return Some(Action::Leave),
-            Key::Char('?' | 'h') => self.mode = Mode::Help,
+            Key::Char('?' | 'h') => self.mode = Mode::Help { from: 0 },
             Key::Up | Key::Char('k') => self.select(|place| place.saturating_sub(1)),
             Key::Down | Key::Char('j') => self.select(|place| place + 1),
             Key::PageUp => self.select(|place| place.saturating_sub(page)),

@@ -43,9 +43,12 @@ pub fn draw(frame: &mut Frame, app: &mut App, view: &mut View) {
             .areas(frame.area());
     frame.render_widget(draw_totals(app), totals);
     app.page = body.height.saturating_sub(1).max(1).into();
-    if app.mode == Mode::Help {
-        frame.render_widget(Paragraph::new(KEYS), body);
-        frame.render_widget(Line::from("Any key goes back to the table."), keys);
+    if let Mode::Help { from } = app.mode {
+        let text = Text::from_iter(KEYS.lines().skip(from));
+        let is_last = text.height() <= body.height.into();
+        frame.render_widget(text, body);
+        let next = if is_last { "Any key goes back to the table." } else { "Any key shows more, Esc goes back." };
+        frame.render_widget(Line::from(next), keys);
         return;
     }
     if app.rows.is_empty() {
@@ -134,7 +137,7 @@ fn draw_trouble(app: &App) -> Line<'_> {
 fn draw_keys(frame: &mut Frame, app: &App, area: Rect) {
     let hint = || HINTS.into_iter().find(|hint| Line::from(*hint).width() <= area.width.into()).unwrap_or_default();
     let text = match &app.mode {
-        Mode::Watch | Mode::Help => hint().to_owned(),
+        Mode::Watch | Mode::Help { .. } => hint().to_owned(),
         Mode::Confirm { id } => format!("stop {}? (y/n) ", app.label(*id)),
         Mode::Edit { id, setting: Setting::Limit, text } => {
             format!("limit of {} (5M, +10%, off, back): {text}", app.label(*id))
@@ -145,7 +148,7 @@ fn draw_keys(frame: &mut Frame, app: &App, area: Rect) {
     let line = Line::from(text);
     let width = line.width().min(usize::from(u16::MAX) - 1) as u16;
     let hidden = match app.mode {
-        Mode::Watch | Mode::Help => 0,
+        Mode::Watch | Mode::Help { .. } => 0,
         _ => {
             // The end stays in sight.
             frame.set_cursor_position((area.x + width.min(area.width.saturating_sub(1)), area.y));
@@ -229,6 +232,20 @@ mod tests {
             ]
         );
         assert_eq!(screen(&mut app, 60, 6)[1], "NAME▲    STATE          DONE     LEFT       RATE      LIMIT");
+    }
+
+    #[test]
+    fn help_on_a_low_terminal_shows_all_keys_page_by_page() {
+        let mut app = app();
+        let mut seen = String::new();
+        app.mode = Mode::Help { from: 0 };
+        while matches!(app.mode, Mode::Help { .. }) {
+            let lines = screen(&mut app, 80, 8);
+            seen += &lines[1..7].join("\n");
+            assert!(lines[7].starts_with("Any key"), "{lines:?}");
+            press(&mut app, Key::Char(' '));
+        }
+        assert!(KEYS.lines().all(|key| seen.contains(key.trim_end())), "{seen}");
     }
 
     #[test]

@@ -35,7 +35,7 @@ use screen::{Screen, has_shell};
 #[derive(Debug, Args)]
 #[command(after_help = format!("{KEYS}\n\nExamples:\n  pcproxy top --interval 500ms"))]
 pub struct Top {
-    /// Ask the transfers every TIME, such as 500ms
+    /// Ask the transfers every TIME
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
     interval: Duration,
 }
@@ -44,17 +44,17 @@ pub struct Top {
 const KEYS: &str = "\
 Keys:
   Up, Down, k, j          select the transfer above or below
-  PgUp, PgDn, Home, End   select one further away
+  PgUp, PgDn, Home, End   select a transfer further away
   l                       change the limit: 5M, +10%, -1M, off, back
-  p                       pause, or go on
+  p                       pause the transfer, or resume it
   b                       change the size of the buffer
   s                       stop: end the input, and deliver what is held
   /                       find by name, group or pid; n, N: next, previous
   <, >                    sort by the column to the left or right
   A, S, D, L, R, M        sort by name, state, done, time left, rate, limit
   B, T, H, P, G, U        sort by bytes, time, held, pid, group, user
-  r                       reverse the order, as does the same letter once more
-  g                       show groups with their limits, or not
+  r                       reverse the order; so does the same letter once more
+  g                       show groups with their limits, or hide them
   Space, Left, Right      fold or unfold a group
   Esc                     cancel
   ?                       help
@@ -80,7 +80,7 @@ impl Top {
     /// Shows the table until the user or a signal ends it.
     pub fn run(&self) -> Result<()> {
         if !stdout().is_terminal() {
-            bail!("top: stdout is not a terminal; 'pcproxy ctl stats' tells as much once");
+            bail!("top: stdout is not a terminal; 'pcproxy ctl stats' shows the same once");
         }
         let signals = signals().context("top")?;
         let screen = match Screen::new() {
