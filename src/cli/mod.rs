@@ -77,6 +77,19 @@ struct Cli {
     transfer: transfer::Transfer,
 }
 
+/// The command line of a plain transfer, as in [`Cli`].
+#[derive(Debug, Parser)]
+#[command(args_override_self = true)]
+struct Plain {
+    #[command(flatten)]
+    ends: transfer::Ends,
+    #[command(flatten)]
+    transfer: transfer::Transfer,
+}
+
+/// The names of the commands.
+const COMMANDS: [&str; 8] = ["run", "ctl", "group", "top", "plot", "man", "completions", "help"];
+
 /// Everything there is to do besides a plain transfer.
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -110,6 +123,9 @@ impl Order {
     pub fn read() -> Order {
         generate::complete();
         let arguments = with_minus_signs(env::args_os());
+        if let Some(config) = plain(&arguments) {
+            return Order::Transfer(Box::new(config));
+        }
         let parsed = Cli::try_parse_from(&arguments).or_else(|error| match joined(&arguments, &error) {
             Some(arguments) => Cli::try_parse_from(arguments).map_err(|second| match second.kind() {
                 ErrorKind::UnknownArgument => error,
@@ -141,6 +157,16 @@ impl Order {
             exit(2)
         })
     }
+}
+
+/// A plain transfer, if these arguments are one and nothing is wrong with them. The table of all
+/// commands takes longer to build than that of the transfer, so it is built only where it is needed.
+fn plain(arguments: &[OsString]) -> Option<Config> {
+    if arguments.iter().skip(1).any(|argument| COMMANDS.iter().any(|command| argument == command)) {
+        return None;
+    }
+    let Plain { ends, transfer } = Plain::try_parse_from(arguments).ok()?;
+    ends.config(&transfer).ok()
 }
 
 /// The arguments, with a minus sign (U+2212) in place of the hyphen of `ctl NAME rate -1M`: clap
@@ -277,4 +303,16 @@ fn in_one_line(text: &str) -> String {
 /// The hyphens that [`with_minus_signs`] has hidden from clap.
 fn as_typed(text: &str) -> String {
     text.replace('\u{2212}', "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_known_by_its_name() {
+        let mut table = Cli::command();
+        table.build();
+        assert!(table.get_subcommands().map(clap::Command::get_name).eq(COMMANDS));
+    }
 }
