@@ -167,13 +167,25 @@ impl GroupFile {
         &mut self,
         change: impl FnOnce(&mut Budget, &mut Option<Shared>) -> R,
     ) -> Result<Option<R>, FolderError> {
+        self.update_shortly(|record| {
+            let Record { budget, shared, .. } = record;
+            change(budget, shared)
+        })
+    }
+
+    /// Has `change` change all that the file has. Nothing, without a call, if another process holds
+    /// the lock for longer than usual.
+    ///
+    /// # Errors
+    /// When it can be neither read nor written.
+    pub(super) fn update_shortly<R>(
+        &mut self,
+        change: impl FnOnce(&mut Record) -> R,
+    ) -> Result<Option<R>, FolderError> {
         if retry_for(SHORTLY, || Ok(self.lock()?.then_some(())))?.is_none() {
             return Ok(None);
         }
-        let result = self.update_locked(|record| {
-            let Record { budget, shared, .. } = record;
-            change(budget, shared)
-        });
+        let result = self.update_locked(change);
         self.shared.unlock()?;
         result.map(Some)
     }
@@ -210,9 +222,8 @@ impl GroupFile {
     }
 
     /// What the file has now, without the lock; nothing if that cannot be read.
-    pub(super) fn peek(&mut self) -> Option<(Budget, Option<Shared>)> {
-        let record = Record::latest(self.shared.file(), &mut self.space)?.at(&Moment::now(self.origin));
-        Some((record.budget, record.shared))
+    pub(super) fn peek(&mut self) -> Option<Record> {
+        Some(Record::latest(self.shared.file(), &mut self.space)?.at(&Moment::now(self.origin)))
     }
 
     fn update_locked<R>(&mut self, change: impl FnOnce(&mut Record) -> R) -> Result<R, FolderError> {

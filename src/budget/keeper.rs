@@ -10,9 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
+use super::plan::Plan;
+use super::record::{Record, timestamp};
 use super::shared::Shared;
+use super::sharing::limit_of;
 use super::site::{Introduction, Reply, SiteLimit};
-use super::valkey::{Binding, Store, StoreError};
+use super::valkey::{Binding, Offer, Store, StoreError};
 use super::{Budget, Gauge, GroupFile, Lease, Name, Needs, Rounds, Seen};
 use crate::os::clock;
 use crate::os::{RuntimeFolder, own_id};
@@ -24,9 +29,18 @@ const SHOW: Duration = Duration::from_millis(250);
 /// How often a thread that is not in office looks whether another one is.
 const WATCH: Duration = Duration::from_millis(250);
 
+/// How often a machine that moves bytes reports what it has used of a quota, and how often a machine
+/// asks for the time of the store and a plan that it may have missed.
+const REPORT: Duration = Duration::from_secs(1);
+const LISTEN: Duration = Duration::from_secs(60);
+
 /// How soon a store is tried again that could not be used: at first, and at most.
 const RETRY: Duration = Duration::from_millis(50);
 const RETRY_AT_MOST: Duration = Duration::from_millis(300);
+
+/// The stack of the thread in bytes: reading a time zone takes most of it. Only what is used takes up
+/// memory.
+const STACK: usize = 2 << 20;
 
 /// How long a process waits at its end for its keeper to give back what the machine has borrowed.
 const FAREWELL: Duration = Duration::from_millis(150);
@@ -51,7 +65,7 @@ impl Keeper {
             let (ending, ended) = mpsc::channel();
             let folder = folder.clone();
             // Without a thread nothing is borrowed, and the members wait.
-            let _ = thread::Builder::new().name("keeper".to_owned()).stack_size(256 * 1024).spawn(move || {
+            let _ = thread::Builder::new().name("keeper".to_owned()).stack_size(STACK).spawn(move || {
                 Office { folder, desks: Vec::new(), stores: Vec::new() }.run(&received);
                 let _ = ending.send(());
             });
@@ -94,6 +108,21 @@ struct Desk {
     retry_at: Duration,
     failures: u32,
     introduce: bool,
+    minds: Minds,
+}
+
+/// What a desk knows of the plan of its group.
+#[derive(Default)]
+struct Minds {
+    /// The generation of the limit and the life of the store when it was heard of last.
+    state: Option<(u32, u64)>,
+    /// When that was, and when to ask again if that failed.
+    heard_at: Duration,
+    retry_at: Duration,
+    /// The wall clock of the store then, in milliseconds since 1970.
+    time: i64,
+    /// The plan, to find out what limit all machines have.
+    steps: Option<Plan>,
 }
 
 impl Office {
@@ -130,6 +159,7 @@ impl Office {
                 retry_at: Duration::ZERO,
                 failures: 0,
                 introduce: false,
+                minds: Minds::default(),
             });
         }
     }
@@ -139,7 +169,7 @@ impl Desk {
     /// Does what is to be done now. Returns after how long to come again.
     fn turn(&mut self, folder: &RuntimeFolder, stores: &mut Vec<(Binding, Store)>) -> Duration {
         let now = clock::boot_time();
-        let Some((budget, shared)) = self.file.peek() else { return WATCH };
+        let Some(Record { budget, plan, shared, .. }) = self.file.peek() else { return WATCH };
         let Some(shared) = shared else {
             // It is shared no more.
             self.lease = None;
@@ -166,6 +196,7 @@ impl Desk {
             self.renew(&shared, stores);
             due = self.rounds.due(self.needs).max(self.retry_at);
         }
+        self.mind_plan(&budget, plan, &shared, stores);
         due.saturating_sub(clock::boot_time()).min(LOOK)
     }
 
@@ -186,6 +217,7 @@ impl Desk {
             Some(shared.lease.clone())
         });
         self.lease = taken.ok().flatten().flatten();
+        self.minds = Minds::default();
         (self.rounds, self.shown, self.retry_at, self.failures) = (Rounds::default(), now, Duration::ZERO, 0);
         self.lease.is_some()
     }
@@ -209,6 +241,79 @@ impl Desk {
             _ => false,
         });
         done.ok().flatten()
+    }
+
+    /// Learns of the plan that the group has on all machines, tells what this one has used of its
+    /// quota, and sets the limit when the plan says so. All machines do so by the clock of the store,
+    /// and to set what is in force already is left out.
+    fn mind_plan(
+        &mut self,
+        budget: &Budget,
+        mut plan: Option<Plan>,
+        shared: &Shared,
+        stores: &mut Vec<(Binding, Store)>,
+    ) {
+        let Some(lease) = self.lease.clone().filter(|lease| lease.life() > 0) else { return };
+        let (now, counted) = (clock::boot_time(), budget.counted());
+        let state = (lease.limit.generation, lease.life());
+        let every = match &plan {
+            Some(plan) if plan.has_quota() && self.needs.want > 0 => REPORT,
+            _ => LISTEN,
+        };
+        let is_news = self.minds.state != Some(state) && now >= self.minds.retry_at;
+        if is_news || now >= self.minds.heard_at + every {
+            self.minds.retry_at = now + REPORT;
+            let Ok(store) = store_of(stores, &shared.binding) else { return };
+            let report = plan.as_mut().and_then(|plan| plan.report(timestamp(clock::wall()), counted));
+            let known = (shared.plan_version > 0).then(|| plan.clone());
+            let offer = Offer { version: shared.plan_version, plan: known, report };
+            // What is wrong with the store is told where shares are asked for.
+            let Ok(heard) = store.exchange(&self.group, &offer, lease.machine) else { return };
+            let keeper = lease.keeper;
+            let taken = self.file.update_shortly(|record| {
+                let (now, counted) = (record.now(), record.budget.counted());
+                let shared = record.shared.as_mut().filter(|shared| shared.lease.keeper == keeper)?;
+                let mut plan = record.plan.take();
+                if heard.version > shared.plan_version {
+                    shared.plan_version = heard.version;
+                    plan = heard.plan.clone().map(|new| new.adopt(plan.as_ref(), now, counted));
+                }
+                if let (Some(plan), Some(report)) = (&mut plan, &report) {
+                    plan.hear(report, heard.total);
+                }
+                record.follow(plan.clone());
+                Some(plan)
+            });
+            let Ok(Some(Some(new))) = taken else { return };
+            self.minds = Minds { state: Some(state), heard_at: now, retry_at: now, time: heard.time, steps: new };
+            if let Some(steps) = &mut self.minds.steps {
+                steps.forget_look();
+            }
+        }
+        let passed = i64::try_from((now - self.minds.heard_at).as_millis()).unwrap_or(i64::MAX);
+        let there = Timestamp::from_millisecond(self.minds.time.saturating_add(passed)).unwrap_or(Timestamp::MAX);
+        let Some(steps) = self.minds.steps.as_mut().filter(|steps| steps.is_due(there, counted)) else { return };
+        let limit = limit_of(steps.look(there, counted).limit, lease.limit.floors);
+        if (limit.rate, limit.burst) == (lease.limit.rate, lease.limit.burst) {
+            return;
+        }
+        let set = store_of(stores, &shared.binding).map(|store| store.set(&self.group, limit, lease.limit.generation));
+        match set {
+            Ok(Ok(whole)) => {
+                let _ = self.change(|_, shared| {
+                    if shared.lease.limit.generation < whole.generation {
+                        shared.lease.limit = whole;
+                    }
+                });
+                if let Some(lease) = &mut self.lease {
+                    lease.limit = whole;
+                }
+                self.minds.state = Some((whole.generation, lease.life()));
+                self.rounds.again();
+            }
+            // It is tried again at once.
+            _ => steps_again(&mut self.minds),
+        }
     }
 
     /// Asks the store for a share.
@@ -300,6 +405,11 @@ impl Desk {
             let _ = store.renew(&self.group, &request, lease.limit);
         }
     }
+}
+
+/// Has the next look at the plan find out everything anew.
+fn steps_again(minds: &mut Minds) {
+    minds.steps.iter_mut().for_each(Plan::forget_look);
 }
 
 /// The connection to this store.

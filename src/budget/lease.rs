@@ -107,6 +107,11 @@ impl Lease {
         now >= self.share_until
     }
 
+    /// Which life of the store has answered last; 0 if none has.
+    pub(super) fn life(&self) -> u64 {
+        self.life
+    }
+
     /// The store has answered, and nobody has set a limit.
     pub fn knows_no_limit(&self) -> bool {
         self.life > 0 && self.limit.rate == 0

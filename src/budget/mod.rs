@@ -16,6 +16,7 @@ mod sharing;
 pub mod site;
 #[cfg(feature = "tls")]
 mod tls;
+pub mod usage;
 pub mod valkey;
 mod version3;
 mod wire;
@@ -65,8 +66,6 @@ pub enum GroupError {
     Denied(Name, Denied),
     /// Its limit cannot be changed so.
     Plan(Name, PlanError),
-    /// What is asked for is not to be had of a group that machines share.
-    NotForMachines(Name),
     /// There is none of this name in this folder.
     Unknown(Name, PathBuf),
     /// The store cannot be used that it shares with other machines.
@@ -85,9 +84,6 @@ impl fmt::Display for GroupError {
             GroupError::File(error) => error.fmt(f),
             GroupError::Denied(name, error) => error.describe(f, &format!("group {name}")),
             GroupError::Plan(name, error) => write!(f, "group {name} {error}"),
-            GroupError::NotForMachines(name) => {
-                write!(f, "group {name} is shared with other machines: timetables and quotas are for one machine")
-            }
             GroupError::Store(name, error) => write!(f, "group {name}: {error}"),
             GroupError::SharesBytes(name) => {
                 write!(f, "group {name}: machines can share a limit of bytes, but not one of records (--lines, --null)")
@@ -128,7 +124,7 @@ pub fn join(request: &GroupRequest, label: Option<&str>) -> Result<Membership<Gr
         if name == request.name && !(counts_records && sharing::is_bound_by_environment()) {
             sharing::bind_by_environment(&mut file, rate)?;
         }
-        let shared = file.peek().is_some_and(|(_, shared)| shared.is_some());
+        let shared = file.peek().is_some_and(|record| record.shared.is_some());
         if counts_records && (shared || (name == request.name && sharing::is_bound_by_environment())) {
             return Err(GroupError::SharesBytes(name));
         }
@@ -204,10 +200,10 @@ pub fn set(name: &Name, settings: &Settings) -> Result<Outcome, GroupError> {
     let Some(mut file) = GroupFile::open(&folder, name.clone(), true)? else {
         return Err(GroupError::Unknown(name.clone(), folder.path().to_owned()));
     };
-    if let Some((_, Some(shared))) = file.peek() {
-        return sharing::set(name, &mut file, &shared, settings);
-    }
     let zone = TimeZone::system();
+    if let Some(Record { shared: Some(shared), .. }) = file.peek() {
+        return sharing::set(name, &mut file, &shared, settings, zone.iana_name());
+    }
     file.change_record(|record| {
         record.change(|budget| bury(budget, &folder, SWEEP));
         arrange(record, settings, zone.iana_name()).or_else(|error| match error {
@@ -268,7 +264,7 @@ pub fn remove(name: &Name) -> Result<(), GroupError> {
     let Some(mut file) = GroupFile::open(&folder, name.clone(), false)? else {
         return Err(GroupError::Unknown(name.clone(), folder.path().to_owned()));
     };
-    if file.peek().is_some_and(|(_, shared)| shared.is_some()) {
+    if file.peek().is_some_and(|record| record.shared.is_some()) {
         sharing::unshare(name)?;
     }
     let lifted = file.change_record(|record| {

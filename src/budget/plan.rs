@@ -95,6 +95,9 @@ struct Quota {
     entered: u64,
     /// Other periods that were counted, and the bytes used in each.
     known: Vec<(i64, u64)>,
+    /// Bytes that other machines have used in this period, and all of them together, as heard last.
+    elsewhere: u64,
+    heard: u64,
 }
 
 /// So many bytes per period: `50G/day`.
@@ -260,7 +263,7 @@ impl Plan {
                 plan.quota = Some(match kept {
                     Some(quota) => Quota { allowance, then, ..quota },
                     // What was used in a shorter period was used in the longer one, too.
-                    None => Quota { allowance, then, begun, used, counted, entered: 0, known: Vec::new() },
+                    None => Quota { used, ..Quota::new(allowance, then, begun, counted) },
                 });
             }
             None => {
@@ -269,7 +272,7 @@ impl Plan {
                 }
             }
         }
-        (plan.since, plan.until) = (0, 0);
+        plan.forget_look();
         let units: Vec<_> = plan.limits().into_iter().map(|limit| limit.unit).collect();
         if units.windows(2).any(|pair| pair[0] != pair[1]) {
             return Err(PlanError::Units);
@@ -310,7 +313,8 @@ impl Plan {
             let zone = self.time_zone();
             let end = quota.allowance.period.end(now.max(quota.begun), &zone);
             until = until.min(end.unwrap_or(now.saturating_add(UNREADABLE)));
-            let used_up_at = quota.counted.saturating_add(quota.allowance.bytes.saturating_sub(quota.used));
+            let left = quota.allowance.bytes.saturating_sub(quota.used(quota.counted));
+            let used_up_at = quota.counted.saturating_add(left);
             match quota.then {
                 Then::Pause => watch = Some(Watch { at: used_up_at, stops: true }),
                 Then::Rate(then) if counted >= used_up_at => {
@@ -405,6 +409,57 @@ impl Plan {
     }
 }
 
+/// What a machine has used of a quota that it shares with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// When the period began, in milliseconds since 1970.
+    pub begun: i64,
+    /// Bytes that the machine has used in it.
+    pub used: u64,
+    /// Bytes that all machines have used in it, as heard last.
+    pub heard: u64,
+}
+
+impl Plan {
+    /// What this machine has to report of the quota.
+    pub fn report(&mut self, now: Timestamp, counted: u64) -> Option<Report> {
+        self.pass(now.as_millisecond(), counted);
+        self.quota.as_ref().map(|quota| Report { begun: quota.begun, used: quota.used, heard: quota.heard })
+    }
+
+    /// Takes what all machines have used, as the store has answered to a report.
+    pub fn hear(&mut self, report: &Report, total: u64) {
+        if let Some(quota) = self.quota.as_mut().filter(|quota| quota.begun == report.begun) {
+            (quota.elsewhere, quota.heard) = (total.saturating_sub(report.used), total);
+        }
+        self.forget_look();
+    }
+
+    /// Has the next look find out everything anew.
+    pub fn forget_look(&mut self) {
+        (self.since, self.until) = (0, 0);
+    }
+
+    /// A plan that another machine has made, with what this one has used by `own`, its plan before.
+    #[must_use]
+    pub fn adopt(mut self, own: Option<&Plan>, now: Timestamp, counted: u64) -> Plan {
+        self.forget_look();
+        let zone = self.time_zone();
+        if let Some(quota) = &mut self.quota {
+            let (allowance, then) = (quota.allowance, quota.then);
+            let kept = own.and_then(|plan| plan.quota.clone());
+            *quota = match kept.filter(|kept| kept.allowance.period == allowance.period) {
+                Some(kept) => Quota { allowance, then, ..kept },
+                None => {
+                    let at = now.as_millisecond();
+                    Quota::new(allowance, then, allowance.period.begin(at, &zone).unwrap_or(at), counted)
+                }
+            };
+        }
+        self
+    }
+}
+
 /// What [`Plan::change`] comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changed {
@@ -415,9 +470,20 @@ pub enum Changed {
 }
 
 impl Quota {
-    /// Bytes used in the period, where the group has used `counted` bytes in all.
-    fn used(&self, counted: u64) -> u64 {
+    /// One of which nothing is used in the period that began then.
+    fn new(allowance: Allowance, then: Then, begun: i64, counted: u64) -> Quota {
+        let (used, entered, known, elsewhere, heard) = (0, 0, Vec::new(), 0, 0);
+        Quota { allowance, then, begun, used, counted, entered, known, elsewhere, heard }
+    }
+
+    /// Bytes used in the period on this machine, where the group has used `counted` bytes in all.
+    fn own(&self, counted: u64) -> u64 {
         self.used.saturating_add(counted.saturating_sub(self.counted))
+    }
+
+    /// Bytes used in the period on all machines.
+    fn used(&self, counted: u64) -> u64 {
+        self.own(counted).saturating_add(self.elsewhere)
     }
 
     /// Counts up to `now`, and turns to another period if another one has begun.
@@ -427,7 +493,7 @@ impl Quota {
     /// leaves. Where it returns to a period, what was used there still counts, and what was used
     /// meanwhile as well.
     fn pass(&mut self, now: i64, counted: u64, zone: &TimeZone) {
-        (self.used, self.counted) = (self.used(counted), counted);
+        (self.used, self.counted) = (self.own(counted), counted);
         let period = self.allowance.period;
         let (Some(begin), Some(end)) = (period.begin(now, zone), period.end(now, zone)) else { return };
         if begin == self.begun || end == self.begun {
@@ -444,6 +510,7 @@ impl Quota {
             self.known.remove(0);
         }
         (self.begun, self.used, self.entered) = (begin, used, used);
+        (self.elsewhere, self.heard) = (0, 0);
     }
 }
 

@@ -155,9 +155,10 @@ impl Record {
     /// What the record comes to at `now`, for one who only looks.
     pub(super) fn at(mut self, now: &Moment) -> Record {
         self.translate(now);
-        if self.shared.is_none() {
-            self.written = *now;
-            self.apply_plan();
+        let written = std::mem::replace(&mut self.written, *now);
+        self.apply_plan();
+        if self.shared.is_some() {
+            self.written = written;
         }
         self
     }
@@ -175,8 +176,12 @@ impl Record {
         let (now, counted) = (self.now(), self.budget.counted());
         if let Some(plan) = self.plan.as_mut().filter(|plan| plan.is_due(now, counted)) {
             let Standing { limit, watch } = plan.look(now, counted);
-            self.budget.restore_limit(limit, self.written.monotonic);
             self.budget.watch(watch);
+            if self.shared.is_some() {
+                // The limit of all machines is what the store has lent, and the keeper sees to it.
+                return;
+            }
+            self.budget.restore_limit(limit, self.written.monotonic);
             if plan.constant().is_some() {
                 self.plan = None;
             }
@@ -371,7 +376,7 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// A time since 1970; the last one there is, beyond that.
-fn timestamp(wall: Duration) -> Timestamp {
+pub(super) fn timestamp(wall: Duration) -> Timestamp {
     let millis = i64::try_from(wall.as_millis()).ok();
     millis.and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or(Timestamp::MAX)
 }

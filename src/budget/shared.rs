@@ -31,6 +31,8 @@ pub struct Shared {
     pub lease: Lease,
     /// The limit that the group gets if the store knows none, in bytes per second; 0 is nothing.
     pub proposal: u64,
+    /// Counts the changes of the plan that the group has on all machines; 0 if it has never had one.
+    pub(super) plan_version: u64,
     /// Why the store cannot be used, until it can.
     pub trouble: Option<String>,
     /// The process that talks to the store, and when it showed itself last.
@@ -46,6 +48,7 @@ impl Shared {
             binding,
             lease: Lease::new(machine),
             proposal: 0,
+            plan_version: 0,
             trouble: None,
             keeper: None,
             written: Duration::ZERO,

@@ -4,10 +4,10 @@ use std::env;
 use std::time::Duration;
 
 use super::keeper::FLOORS;
-use super::plan::{NewLimit, PlanError, Settings};
+use super::plan::{Changed, Plan, Settings};
 use super::shared::Shared;
 use super::site::{OFF, Site, SiteLimit};
-use super::valkey::{Address, Binding, STORE, Store, StoreError};
+use super::valkey::{Address, Binding, Offer, STORE, Store, StoreError};
 use super::{Budget, GroupError, GroupFile, GroupLimit, Name, Outcome};
 use crate::os::{RuntimeFolder, clock, random};
 use crate::shaping::{Burst, Unit};
@@ -54,6 +54,20 @@ pub fn share(name: &Name, binding: Binding, floors: Option<u32>) -> Result<(), G
         apply(&new, budget);
         *shared = Some(new);
     })?;
+    let own = file.change_record(|record| record.plan.clone())?;
+    if let (None, Some(own)) = (known, own) {
+        // The plan that all machines have, or else that of this one.
+        let offer = Offer { version: 1, plan: Some(Some(own)), report: None };
+        let heard = store.exchange(name, &offer, 0).map_err(failed)?;
+        file.change_record(|record| {
+            let (now, counted) = (record.now(), record.budget.counted());
+            if let Some(shared) = &mut record.shared {
+                shared.plan_version = heard.version;
+            }
+            let plan = heard.plan.clone().map(|plan| plan.adopt(record.plan.as_ref(), now, counted));
+            record.follow(plan);
+        })?;
+    }
     Ok(())
 }
 
@@ -84,43 +98,61 @@ pub fn unshare(name: &Name) -> Result<Option<u64>, GroupError> {
     Ok(Some(ended.lease.limit.rate).filter(|rate| (1..OFF).contains(rate)))
 }
 
-/// Sets the limit of a shared group for all machines.
+/// Changes the limit of a shared group for all machines. `zone` is the time zone of the times of day
+/// in the settings.
 ///
 /// # Errors
-/// When the store or the group's file cannot be used.
+/// When the store or the group's file cannot be used, or the limit cannot be changed so.
 pub(super) fn set(
     name: &Name,
     file: &mut GroupFile,
     shared: &Shared,
     settings: &Settings,
+    zone: Option<&str>,
 ) -> Result<Outcome, GroupError> {
-    let failed = |error| GroupError::Store(name.clone(), error);
-    let before = shared.lease.limit;
     if settings.unit == Unit::Records {
         return Err(GroupError::SharesBytes(name.clone()));
     }
-    let Settings { limit: Some(new), burst, end: None, quota: None, then: None, .. } = settings else {
-        return Err(GroupError::NotForMachines(name.clone()));
-    };
-    let rate = match new {
-        NewLimit::Rate(rate) => *rate,
-        NewLimit::Change(by) => {
-            let refused = |error| GroupError::Plan(name.clone(), error);
-            let rate = Some(before.rate).filter(|rate| (1..OFF).contains(rate)).ok_or(refused(PlanError::NoLimit))?;
-            Some(by.of(rate, 1).ok_or(refused(PlanError::NothingLeft))?)
-        }
-        NewLimit::Timetable(_) | NewLimit::Back => return Err(GroupError::NotForMachines(name.clone())),
-    };
-    let limit = rate.map(|rate| GroupLimit { rate, unit: Unit::Bytes, burst: *burst, lasting: true });
+    let failed = |error| GroupError::Store(name.clone(), error);
     let mut store = Store::new(shared.binding.clone()).map_err(failed)?;
+    let machine = shared.lease.machine;
+    let (own, counted, now) =
+        file.change_record(|record| (record.plan.clone(), record.budget.counted(), record.now()))?;
+    let known = (shared.plan_version > 0).then(|| own.clone());
+    let offer = Offer { version: shared.plan_version, plan: known, report: None };
+    let heard = store.exchange(name, &offer, machine).map_err(failed)?;
+    let plan = heard.plan.map(|plan| plan.adopt(own.as_ref(), now, counted));
+    let whole = store.look(name).map_err(failed)?.limit;
+    let before = if whole.rate > 0 { whole } else { shared.lease.limit };
+    let changed = Plan::change(plan.as_ref(), limit_from(before), settings, now, counted, zone)
+        .map_err(|error| GroupError::Plan(name.clone(), error))?;
+    let (plan, limit) = match changed {
+        Changed::Limit(limit) => (None, limit),
+        Changed::Plan(mut plan) => {
+            let limit = plan.look(now, counted).limit;
+            (Some(*plan), limit)
+        }
+    };
+    // A group that has never had a plan needs none to be told.
+    let version = if plan.is_some() || heard.version > 0 { heard.version + 1 } else { 0 };
+    if version > 0 {
+        store.exchange(name, &Offer { version, plan: Some(plan.clone()), report: None }, machine).map_err(failed)?;
+    }
     let floors = if before.rate > 0 { before.floors } else { FLOORS };
+    // Also where the limit stays: the machines learn by its generation that there is something new.
     let whole = store.set(name, limit_of(limit, floors), before.generation).map_err(failed)?;
-    file.change_shared(|_, shared| {
-        if let Some(shared) = shared.as_mut().filter(|shared| shared.lease.limit.generation < whole.generation) {
-            shared.lease.limit = whole;
+    file.change_record(|record| {
+        if let Some(shared) = &mut record.shared {
+            if shared.lease.limit.generation < whole.generation {
+                shared.lease.limit = whole;
+            }
+            if shared.plan_version < version {
+                shared.plan_version = version;
+                record.follow(plan.clone());
+            }
         }
     })?;
-    Ok(Outcome { before: limit_from(before), after: limit, outlook: None })
+    Ok(Outcome { before: limit_from(before), after: limit, outlook: plan.map(|plan| plan.outlook(now, counted)) })
 }
 
 /// What a store has of a shared group: its limit, and who has which part of it.
@@ -175,7 +207,7 @@ fn limit_from(SiteLimit { rate, burst, .. }: SiteLimit) -> Option<GroupLimit> {
 
 /// A limit, as the store has it. A burst is a time there, so that the bursts of all machines add up
 /// to that of the group.
-fn limit_of(limit: Option<GroupLimit>, floors: u32) -> SiteLimit {
+pub(super) fn limit_of(limit: Option<GroupLimit>, floors: u32) -> SiteLimit {
     let Some(GroupLimit { rate, burst, .. }) = limit else {
         return SiteLimit { rate: OFF, burst: 0, floors, generation: 0 };
     };

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Name;
+use super::plan::{Plan, Report};
 use super::resp::{Connection, Value};
 use super::site::{Reply, Request, Site, SiteLimit};
 use super::wire;
@@ -21,6 +22,14 @@ const SCRIPT: &str = include_str!("site.lua");
 
 /// What the server calls the script.
 static SHA: LazyLock<String> = LazyLock::new(|| sha1_smol::Sha1::from(SCRIPT).digest().to_string());
+
+/// The exchange of plans, for the server.
+const PLAN_SCRIPT: &str = include_str!("plan.lua");
+static PLAN_SHA: LazyLock<String> = LazyLock::new(|| sha1_smol::Sha1::from(PLAN_SCRIPT).digest().to_string());
+
+/// What machines have used in a period is kept for so many milliseconds after the latest report: for
+/// two months.
+const KEPT_FOR: u64 = 62 * 86_400_000;
 
 /// How long a server may take to accept a connection, and to answer a call.
 const PATIENCE: Duration = Duration::from_millis(400);
@@ -298,12 +307,46 @@ impl Store {
             };
             let mut answer = self.call(&words(b"EVALSHA", SHA.as_bytes()))?;
             // A restart or a failover empties the cache of scripts.
-            if matches!(&answer, Value::Refusal(why) if why.starts_with("NOSCRIPT")) {
+            if is_unknown(&answer) {
                 answer = self.call(&words(b"EVAL", SCRIPT.as_bytes()))?;
             }
             if !self.follow(&answer) {
                 let answer = self.unless_refused(answer)?;
                 return answer.bytes().ok_or_else(|| self.error("gives a strange answer"));
+            }
+        }
+        Err(self.error("its cluster is being rearranged"))
+    }
+
+    /// Offers a plan of a group, and reports what `machine` has used of its quota. Returns what the
+    /// store has.
+    ///
+    /// # Errors
+    /// As [`renew`](Self::renew).
+    pub fn exchange(&mut self, group: &Name, offer: &Offer, machine: u64) -> Result<Heard, StoreError> {
+        let strange = "has data of another version of pcproxy";
+        let [limit, _] = keys(group);
+        let used = format!("{limit}:used:{}", offer.report.map_or(0, |report| report.begun));
+        let plan = offer.plan.as_ref().map(|plan| wire::plan(offer.version, plan.as_ref())).transpose();
+        let plan = plan.map_err(|_| self.error("cannot take such a plan"))?.unwrap_or_default();
+        let double = |number: u64| (number as f64).to_le_bytes();
+        let report = offer.report.map(|report| (double(report.used), double(report.heard)));
+        let (machine, kept_for) = (machine.to_le_bytes(), KEPT_FOR.to_string());
+        for _ in 0..2 {
+            let words = |how: &'static [u8], what: &'static [u8]| {
+                let mut words: Vec<&[u8]> = vec![how, what, b"2", limit.as_bytes(), used.as_bytes(), &plan];
+                if let Some((used, heard)) = &report {
+                    words.extend([&machine[..], used, heard, kept_for.as_bytes()]);
+                }
+                words
+            };
+            let mut answer = self.call(&words(b"EVALSHA", PLAN_SHA.as_bytes()))?;
+            if is_unknown(&answer) {
+                answer = self.call(&words(b"EVAL", PLAN_SCRIPT.as_bytes()))?;
+            }
+            if !self.follow(&answer) {
+                let answer = self.unless_refused(answer)?.bytes();
+                return answer.and_then(|bytes| wire::heard(&bytes)).ok_or_else(|| self.error(strange));
             }
         }
         Err(self.error("its cluster is being rearranged"))
@@ -450,6 +493,35 @@ impl Store {
     fn error(&self, reason: impl Into<String>) -> StoreError {
         StoreError { store: self.address.to_string(), reason: reason.into() }
     }
+}
+
+/// What a machine tells the store about the plan of a group.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// Counts the changes of the plan.
+    pub version: u64,
+    /// The plan, or that there is none any more; nothing if the machine knows of none.
+    pub plan: Option<Option<Plan>>,
+    /// What the machine has used of the quota.
+    pub report: Option<Report>,
+}
+
+/// What the store knows of the plan of a group.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// The wall clock of the store, in milliseconds since 1970.
+    pub time: i64,
+    /// Bytes that all machines have used in the period that was reported on.
+    pub total: u64,
+    /// Counts the changes of the plan; 0 if there has never been one.
+    pub version: u64,
+    /// The plan, if there is one.
+    pub plan: Option<Plan>,
+}
+
+/// The server has not seen the script yet, or has forgotten it.
+fn is_unknown(answer: &Value) -> bool {
+    matches!(answer, Value::Refusal(why) if why.starts_with("NOSCRIPT"))
 }
 
 /// The keys of a group. What is in braces decides which node of a cluster has them: the groups of

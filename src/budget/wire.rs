@@ -1,7 +1,9 @@
 //! How requests, answers and the data of a store look as bytes. `site.lua` packs and unpacks the
 //! same: little-endian, without gaps.
 
+use super::plan::Plan;
 use super::site::{Granted, LONGEST_NAME, Machine, Reply, Request, Site, SiteLimit};
+use super::valkey::Heard;
 
 /// Bytes in the record of a machine.
 const MACHINE: usize = 8 + LONGEST_NAME + 4 + 4 + 8 * 8;
@@ -38,6 +40,22 @@ pub fn set(to: SiteLimit, known: u32, run: u64) -> Vec<u8> {
     limit(&mut bytes, to);
     bytes.extend_from_slice(&run.to_le_bytes());
     bytes
+}
+
+/// A version of a plan, as the store keeps it.
+pub fn plan(version: u64, plan: Option<&Plan>) -> postcard::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    double(&mut bytes, version);
+    postcard::to_extend(&plan, bytes)
+}
+
+/// What the script of plans answers; nothing if it is not that.
+pub fn heard(bytes: &[u8]) -> Option<Heard> {
+    let mut rest = Bytes(bytes);
+    let (time, total) = (rest.number()?, rest.number()?);
+    let (version, plan) =
+        if rest.0.is_empty() { (0, None) } else { (rest.number()?, postcard::from_bytes(rest.0).ok()?) };
+    Some(Heard { time: time as i64, total, version, plan })
 }
 
 /// What the script answers to a request of a machine that knows this limit; nothing if it is not

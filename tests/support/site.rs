@@ -112,6 +112,11 @@ impl Site {
         }
     }
 
+    /// Bytes that have arrived from all machines.
+    pub fn moved(&self) -> u64 {
+        self.log.lock().unwrap().iter().map(|(.., bytes)| bytes).sum()
+    }
+
     /// Checks every window since the start: the most that the bytes were ever ahead of the limit,
     /// in milliseconds of it, is no more than the promise and what pipes hold back.
     #[track_caller]
