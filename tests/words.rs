@@ -179,6 +179,8 @@ const GROUPS: &[Row] = &[
 
 const CLUSTER: &[Row] = &[
     row("group share uplink", "pcproxy group ls | grep uplink").after_making(PASSWORD),
+    row("--quota 1T/month", "pcproxy group ls | grep 'uplink: quota of 1 TiB per month: 0 B used'")
+        .after_making(SHARED),
     row("group set uplink 40M", "pcproxy group ls | grep '40 MiB/s'").after_making(SHARED),
     row("group unshare uplink", "tar tf host/home.tar | grep photos/one && grep '40 MiB/s' out").after_making(SHARED),
     row("PCPROXY_STORE=", "tar tf host/home.tar | grep photos/one"),
