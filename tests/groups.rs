@@ -934,6 +934,28 @@ fn nobody_waits_for_ever_for_a_file_that_is_locked() {
 }
 
 #[test]
+fn a_signal_ends_a_run_that_waits_to_join_a_group_at_once() {
+    let session = Session::new();
+    session.set("site", "1M");
+    let file = File::open(session.file("site")).unwrap();
+    file.lock().unwrap();
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let attempt = session.attempt(&["--group", "site/backup"]);
+        attempt.asked.pcproxy.wait_heeding(signal);
+        let began = Instant::now();
+        // Progress is all that this one asks for.
+        attempt.asked.pcproxy.signal(Signal::USR1);
+        attempt.asked.pcproxy.line();
+        attempt.asked.pcproxy.signal(signal);
+        attempt.asked.pcproxy.wait().died_by(signal);
+        assert!(began.elapsed() < Duration::from_secs(5), "{signal:?} was heard after {:?}", began.elapsed());
+        assert_eq!(unread(attempt.stdin), 1000, "{signal:?}");
+    }
+    drop(file);
+    session.only().has(1 << 20, &[]);
+}
+
+#[test]
 fn an_idle_member_sleeps_while_others_move() {
     let session = Session::new();
     let idle = session.join(&["--group", "uplink=16M"]);

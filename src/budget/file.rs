@@ -212,6 +212,24 @@ impl GroupFile {
         done.ok_or_else(|| self.shared.error(self.is_locked()))
     }
 
+    /// Waits until no other process holds the lock, as long as `go_on` says so. False once it does not.
+    ///
+    /// # Errors
+    /// When the file cannot be locked, and when another process holds the lock all the time.
+    pub(super) fn await_turn(&mut self, mut go_on: impl FnMut() -> bool) -> Result<bool, FolderError> {
+        let goes_on = retry_for(PATIENCE, || {
+            if !go_on() {
+                return Ok(Some(false));
+            }
+            let locked = self.lock()?;
+            if locked {
+                self.shared.unlock()?;
+            }
+            Ok(locked.then_some(true))
+        })?;
+        goes_on.ok_or_else(|| self.shared.error(self.is_locked()))
+    }
+
     /// Has `change` change all that the file has. Waits for the lock for a while.
     ///
     /// # Errors

@@ -106,11 +106,16 @@ impl From<FolderError> for GroupError {
 }
 
 /// Joins the group that is named in the request, and the groups above it. Leaves them when the
-/// result is dropped. `label` is what people call this process.
+/// result is dropped. `label` is what people call this process. While another process keeps this one
+/// waiting, `go_on` says whether to wait on; nothing if it does not.
 ///
 /// # Errors
 /// When one of them cannot be used, or has less left than is to be guaranteed.
-pub fn join(request: &GroupRequest, label: Option<&str>) -> Result<Membership<GroupFile>, GroupError> {
+pub fn join(
+    request: &GroupRequest,
+    label: Option<&str>,
+    mut go_on: impl FnMut() -> bool,
+) -> Result<Option<Membership<GroupFile>>, GroupError> {
     let folder = RuntimeFolder::open()?;
     let presence = Presence::show(&folder)?;
     label.iter().for_each(|label| presence.call(label));
@@ -118,6 +123,9 @@ pub fn join(request: &GroupRequest, label: Option<&str>) -> Result<Membership<Gr
     let mut levels = Vec::new();
     for name in request.name.levels() {
         let Some(mut file) = GroupFile::open(&folder, name.clone(), true)? else { continue };
+        if !file.await_turn(&mut go_on)? {
+            return Ok(None);
+        }
         let now = clock::now();
         let rate = request.rate.filter(|_| name == request.name);
         let counts_records = request.terms.unit == Unit::Records;
@@ -154,7 +162,7 @@ pub fn join(request: &GroupRequest, label: Option<&str>) -> Result<Membership<Gr
         file.stay(id, presence.clone())?;
         levels.push(Member::new(file, id, request.terms).with_rate(rate));
     }
-    Ok(Membership::new(levels))
+    Ok(Some(Membership::new(levels)))
 }
 
 /// Puts out members that have died: of those that have been silent for longest, so many are

@@ -80,7 +80,7 @@ impl Signals {
     }
 
     /// Sees which signals have come.
-    pub(super) fn look(&mut self) {
+    pub fn look(&mut self) {
         let mut came = |signal: i32, by_kernel| match signal {
             _ if signal == Signal::SIGCONT as i32 => self.continued = true,
             _ if signal == Signal::SIGXFSZ as i32 => {}

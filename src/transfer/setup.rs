@@ -4,12 +4,14 @@ use std::cell::RefCell;
 use std::io::{IsTerminal, stderr, stdin};
 use std::rc::Rc;
 
+use signal_hook::consts::SIGUSR1;
+
 use super::direction::{Direction, Share};
 use super::ending::Interrupts;
 use super::ends::{self, Inputs};
 use super::wrapping::Wrapping;
 use super::{CommandLine, Config, Error, NotStarted, Transfer, apply_pace};
-use crate::budget;
+use crate::budget::{self, GroupFile, GroupRequest, Membership};
 use crate::control::Server;
 use crate::endpoint::{self, Address, Checksum};
 use crate::flow::StallClock;
@@ -17,6 +19,32 @@ use crate::os::clock;
 use crate::poller::{Deadline, Interest, Poller};
 use crate::report::{Reporter, Show};
 use crate::stats::RecordFacts;
+
+/// Joins a group. A signal that comes while another process keeps it waiting ends that.
+fn join(
+    request: &GroupRequest,
+    name: Option<&str>,
+    poller: &mut Poller,
+    reporter: &mut Reporter,
+) -> Result<Membership<GroupFile>, NotStarted> {
+    let mut interrupted = None;
+    let joined = budget::join(request, name, || {
+        let signals = poller.signals();
+        signals.look();
+        while let Some(received) = signals.take() {
+            if received.signal != SIGUSR1 {
+                interrupted = Some(received.signal);
+                return false;
+            }
+            reporter.summarize(clock::now());
+        }
+        true
+    })?;
+    match (joined, interrupted) {
+        (_, Some(signal)) => Err(NotStarted::Interrupted(signal)),
+        (joined, None) => Ok(joined.unwrap_or_default()),
+    }
+}
 
 impl Transfer {
     /// A transfer as `config` says. Nothing has been read yet.
@@ -37,12 +65,10 @@ impl Transfer {
         let mut reporter = Reporter::new(&reports, start, config.buffer, config.group_name()).map_err(Error::Stats)?;
         // Threads that open endpoints must not take the signals: these are blocked first.
         let mut poller = Poller::new().map_err(Error::Poller)?;
-        let group = config
-            .group
-            .as_ref()
-            .map(|request| budget::join(request, name.as_deref()))
-            .transpose()?
-            .unwrap_or_default();
+        let group = match &config.group {
+            Some(request) => join(request, name.as_deref(), &mut poller, &mut reporter)?,
+            None => Membership::default(),
+        };
         let group = Rc::new(RefCell::new(group.with_catch_up(config.catch_up)));
         let (mut directions, wrapping) = match &config.command {
             Some(line) => wrap(config, line, &group, &mut poller, &mut reporter)?,
