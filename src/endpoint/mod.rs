@@ -2,6 +2,7 @@
 
 mod address;
 mod awaited;
+mod claim;
 mod command;
 mod file;
 mod lane;
@@ -217,7 +218,7 @@ impl Endpoint {
     fn splices_from(&self) -> bool {
         match self.kind() {
             Kind::Pipe => true,
-            // Where the place in it cannot be claimed, see `Source::claim`.
+            // Where the place in it cannot be claimed, see `Claim`.
             Kind::Disk => !self.is_shared && self.is_always_ready(),
             // A splice from a blocking TCP socket waits, whatever its flags say.
             Kind::Socket => self.is_own_socket() && self.fd.flags().contains(OFlags::NONBLOCK),

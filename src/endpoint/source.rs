@@ -1,11 +1,9 @@
 //! An endpoint as the proxy's producer.
 
-use std::ops::Range;
-
-use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 
+use super::claim::{Claim, shares_place};
 use super::{Endpoint, EndpointError, Outputs, Splicing, Straight, errno};
 use crate::buffer::{Buffer, Fifo, Splice};
 use crate::flow::{Fill, Producer, Upstream};
@@ -36,8 +34,8 @@ pub struct Source {
     left: u64,
     /// What `left` counts.
     unit: Unit,
-    /// The part of a file that was claimed and is yet to be read.
-    claimed: Range<u64>,
+    /// The part of a shared file that is yet to be read.
+    claim: Claim,
 }
 
 impl Source {
@@ -57,7 +55,7 @@ impl Source {
             kept: None,
             left: stop_after.unwrap_or(u64::MAX),
             unit,
-            claimed: 0..0,
+            claim: Claim::default(),
         }
     }
 
@@ -105,59 +103,26 @@ impl Source {
         self.wanted &= self.streaming || moved == 0;
     }
 
-    /// Gives back what was claimed and not read, unless another process went on behind it.
+    /// Gives back what was claimed and not read.
     fn give_back(&mut self) {
-        let unread = (self.claimed.end - self.claimed.start) as i64;
-        if let Some(endpoint) = &self.endpoint
-            && unread > 0
-            && rustix::fs::tell(endpoint) == Ok(self.claimed.end)
-        {
-            let _ = rustix::fs::seek(endpoint, SeekFrom::Current(-unread));
-        }
-        self.claimed = 0..0;
+        self.endpoint.iter().for_each(|endpoint| self.claim.give_back(endpoint));
     }
 
     /// By reference while the buffer's pipe has slots and the endpoint splices, else into memory.
     fn take_in(&mut self, buffer: &mut Fifo, room: usize) -> Result<Fill, Errno> {
-        let Source { endpoint: Some(endpoint), splicing, claimed, .. } = self else { return Ok(Fill::Moved(0)) };
-        match splice(endpoint, splicing, claimed, buffer, room)? {
+        let Source { endpoint: Some(endpoint), splicing, claim, .. } = self else { return Ok(Fill::Moved(0)) };
+        match splice(endpoint, splicing, claim, buffer, room)? {
             Some(fill) => Ok(fill),
-            None => read(endpoint, claimed, buffer, room),
+            None => read(endpoint, claim, buffer, room),
         }
     }
-}
-
-/// A file whose place other processes share.
-fn shares_place(endpoint: &Endpoint) -> bool {
-    endpoint.kind() == Kind::File && endpoint.is_shared()
-}
-
-/// Claims at most `limit` bytes of a file whose place other processes share: from then on they
-/// are ours to read, and the others go on behind them. `lseek` takes the lock that a read
-/// takes; a splice that moves the place itself does not, and bytes would be lost or doubled.
-///
-/// No part is claimed beyond the end of the file: what is appended later is for whoever reads
-/// next.
-fn claim(endpoint: &Endpoint, claimed: &mut Range<u64>, limit: usize) -> Result<Option<(u64, usize)>, Errno> {
-    if claimed.is_empty() {
-        let size = rustix::fs::fstat(endpoint)?.st_size as u64;
-        let at = rustix::fs::tell(endpoint)?;
-        let wanted = size.saturating_sub(at).min(limit as u64);
-        if wanted == 0 {
-            return Ok(None);
-        }
-        let end = rustix::fs::seek(endpoint, SeekFrom::Current(wanted as i64))?;
-        *claimed = end - wanted..end;
-    }
-    let length = (claimed.end - claimed.start).min(limit as u64);
-    Ok(Some((claimed.start, length as usize)))
 }
 
 /// Puts bytes into the buffer by reference. Nothing where they must be read instead.
 fn splice(
     endpoint: &Endpoint,
     splicing: &mut Splicing,
-    claimed: &mut Range<u64>,
+    claim: &mut Claim,
     buffer: &mut Fifo,
     room: usize,
 ) -> Result<Option<Fill>, Errno> {
@@ -165,11 +130,11 @@ fn splice(
         return Ok(None);
     }
     let spliced = if shares_place(endpoint) {
-        let Some((mut at, length)) = claim(endpoint, claimed, room)? else { return Ok(None) };
+        let Some((mut at, length)) = claim.make(endpoint, room)? else { return Ok(None) };
         let spliced = buffer.splice_from(endpoint, Some(&mut at), length)?;
         match spliced {
-            Some(Splice::Moved(moved)) => claimed.start += moved as u64,
-            Some(Splice::End) => *claimed = 0..0,
+            Some(Splice::Moved(moved)) => claim.use_up(moved),
+            Some(Splice::End) => claim.forget(),
             _ => {}
         }
         spliced
@@ -192,16 +157,12 @@ fn splice(
     }
 }
 
-fn read(endpoint: &mut Endpoint, claimed: &mut Range<u64>, buffer: &mut Fifo, room: usize) -> Result<Fill, Errno> {
+fn read(endpoint: &mut Endpoint, claim: &mut Claim, buffer: &mut Fifo, room: usize) -> Result<Fill, Errno> {
     let space = buffer.writable().map_err(errno)?;
     let limit = room.min(space.len());
-    let read = if claimed.is_empty() {
-        endpoint.read(&mut space[..limit])?
-    } else {
-        let limit = limit.min((claimed.end - claimed.start) as usize);
-        let read = rustix::io::pread(&*endpoint, &mut space[..limit], claimed.start)?;
-        *claimed = if read == 0 { 0..0 } else { claimed.start + read as u64..claimed.end };
-        read
+    let read = match claim.read(endpoint, &mut space[..limit])? {
+        Some(read) => read,
+        None => endpoint.read(&mut space[..limit])?,
     };
     match read {
         0 => Ok(Fill::End),
@@ -281,10 +242,9 @@ impl Upstream<Outputs, Fifo> for Source {
         let moved = match self.splicing.straight {
             Straight::SendFile => rustix::fs::sendfile(to, endpoint, None, limit),
             _ if shares_place(endpoint) => {
-                let claim = claim(endpoint, &mut self.claimed, limit);
-                let Some((mut at, length)) = claim.unwrap_or(None) else { return 0 };
+                let Some((mut at, length)) = self.claim.make(endpoint, limit).unwrap_or(None) else { return 0 };
                 let moved = rustix::pipe::splice(endpoint, Some(&mut at), to, None, length, SpliceFlags::NONBLOCK);
-                self.claimed.start += moved.unwrap_or(0) as u64;
+                self.claim.use_up(moved.unwrap_or(0));
                 moved
             }
             _ => rustix::pipe::splice(endpoint, None, to, None, limit, SpliceFlags::NONBLOCK),

@@ -2,7 +2,6 @@
 
 use std::cell::{Ref, RefCell};
 use std::collections::VecDeque;
-use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,17 +9,17 @@ use jiff::{Timestamp, Zoned};
 
 use crate::budget::{GroupFile, Membership};
 use crate::buffer::{self, Fifo};
-use crate::endpoint::{self, Awaited, Checksum, Endpoint, EndpointError, News, Opening, Outputs, Source, Splicing};
-use crate::flow::{Downstream, Flow, Needs, Side, StartMark, Watermarks};
+use crate::endpoint::{Checksum, Endpoint, EndpointError, Outputs, Source};
+use crate::flow::{Flow, Needs, Side, StartMark, Watermarks};
 use crate::os::{RunDelay, clock};
-use crate::poller::{Interest, Key, Poller, Ready};
+use crate::poller::{Poller, Ready};
 use crate::shaping::{Limit, Pace, Rate, TOKENS_PER_RECORD, TokenBucket, Unit};
 use crate::stats::RecordKind;
-use crate::units::show_bytes;
 
 use super::Config;
-use super::ends::Inputs;
-use super::outcome::lost;
+use super::ends::Notice;
+use super::inputs::Inputs;
+use super::outputs::Outlets;
 
 /// How many steps are taken before the poller is asked: signals must be heard even when both
 /// sides are always ready.
@@ -30,24 +29,6 @@ const STEPS_PER_TURN: u32 = 64;
 /// was stopped, and worth a word in the account.
 const NOTABLE_DELAY: Duration = Duration::from_millis(1);
 
-/// What the user is to be told of the ends of a direction.
-#[derive(Debug)]
-pub(super) enum Notice {
-    /// An input could not be read to its end. The others go on.
-    Failed(EndpointError),
-    /// Something that went as it should.
-    Says(String),
-}
-
-impl fmt::Display for Notice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Notice::Failed(error) => error.fmt(f),
-            Notice::Says(what) => f.write_str(what),
-        }
-    }
-}
-
 /// The part of a run in a group: all its directions draw on it.
 pub(super) type Share = Rc<RefCell<Membership<GroupFile>>>;
 
@@ -56,20 +37,10 @@ pub(super) type Share = Rc<RefCell<Membership<GroupFile>>>;
 pub(super) struct Direction {
     name: Option<&'static str>,
     flow: Flow<Source, Outputs, Fifo, TokenBucket<Share>>,
-    /// Inputs that come after the one that is being read.
     inputs: Inputs,
-    /// The next input, while it is being opened.
-    awaited: Option<Awaited>,
+    outlets: Outlets,
     /// What the user is to be told.
     notices: VecDeque<Notice>,
-    /// The size to which the pipes of the neighbours are grown.
-    pipe_size: Option<usize>,
-    /// Of the input in the poller; none if it is always ready.
-    input: Option<Key>,
-    /// The outputs that are not always ready, by number.
-    outputs: Vec<(usize, Key)>,
-    /// The names of outputs that were left out, and how many bytes arrived there.
-    left_out: Vec<(String, u64)>,
     pace: Pace,
     /// The limit in force, in tokens per second, without a pause.
     rate: Option<u64>,
@@ -99,33 +70,16 @@ impl Direction {
     pub(super) fn new(
         config: &Config,
         rate: Rate,
-        inputs: impl Into<Inputs>,
+        mut inputs: Inputs,
         mut outputs: Vec<Endpoint>,
         group: Share,
         checksum: Option<Checksum>,
         poller: &mut Poller,
     ) -> Self {
-        let mut inputs = inputs.into();
-        let mut output_keys = Vec::new();
-        for (id, output) in outputs.iter_mut().enumerate() {
-            match poller.add(&*output, Interest::Departure) {
-                Some(key) => output_keys.push((id, key)),
-                None => output.set_always_ready(),
-            }
-            config.pipe_size.into_iter().for_each(|size| output.grow_pipe(size));
-        }
+        let outlets = Outlets::new(&mut outputs, config.pipe_size, poller);
         let (unit, end) = (config.unit(), config.records.map(RecordKind::end));
         let pace = Pace::new(rate, config.burst, config.catch_up, group.borrow().is_shared()).counting(unit);
-        let mut first = inputs.next();
-        let mut first_key = None;
-        // A single input that cannot be waited for is asked for each piece.
-        let mut streaming = true;
-        if let Some(Ok(Opening::There(endpoint))) = &mut first
-            && inputs.is_empty()
-        {
-            first_key = add_input(endpoint, poller);
-            streaming = first_key.is_some();
-        }
+        let streaming = inputs.open_first(poller);
         let flow = Flow::new(
             Source::new(streaming, config.stop_after, unit),
             streaming,
@@ -141,12 +95,8 @@ impl Direction {
             name: None,
             flow,
             inputs,
-            awaited: None,
+            outlets,
             notices: VecDeque::new(),
-            pipe_size: config.pipe_size,
-            input: first_key,
-            outputs: output_keys,
-            left_out: Vec::new(),
             pace,
             rate: None,
             unit,
@@ -160,103 +110,24 @@ impl Direction {
             delivered: None,
             told_to_end: false,
         };
-        direction.go_on_with(first, poller);
+        direction.inputs.go_on(&mut direction.flow, poller, &mut direction.notices);
         direction
-    }
-
-    /// Goes on with the next input that there is, or ends the input.
-    fn go_on_with(&mut self, mut next: Option<Result<Opening, EndpointError>>, poller: &mut Poller) {
-        while let Some(opening) = next {
-            match opening.and_then(|opening| self.take_up(opening, poller)) {
-                Ok(()) => return,
-                Err(error) => self.notices.push_back(Notice::Failed(error)),
-            }
-            next = self.inputs.next();
-        }
-        self.end_input(poller);
-    }
-
-    /// Reads this input from now on, or waits for it first.
-    fn take_up(&mut self, opening: Opening, poller: &mut Poller) -> Result<(), EndpointError> {
-        let mut endpoint = match opening {
-            Opening::There(endpoint) => endpoint,
-            Opening::Awaited(awaited) => {
-                self.input = poller.add(&awaited, Interest::Read);
-                self.awaited = Some(awaited);
-                return Ok(());
-            }
-        };
-        let outputs = self.flow.proxy().consumer().map_or(Vec::new(), Outputs::endpoints);
-        outputs.iter().try_for_each(|output| endpoint::check_feeding(&endpoint, output))?;
-        if self.input.is_none() {
-            self.input = add_input(&mut endpoint, poller);
-        }
-        self.pipe_size.into_iter().for_each(|size| endpoint.grow_pipe(size));
-        let summing = self.flow.proxy().consumer().is_some_and(Outputs::is_summing);
-        let seen = self.unit == Unit::Records || summing;
-        let splicing = if seen { Splicing::NONE } else { Splicing::between(&endpoint, &outputs) };
-        let another = !self.inputs.is_empty();
-        if let Some(source) = self.flow.proxy_mut().producer_mut() {
-            source.take_up(endpoint, splicing, another);
-        }
-        Ok(())
-    }
-
-    /// Passes over to the next input if this one has ended, or if the next one is there at last.
-    fn look_at_input(&mut self, poller: &mut Poller) {
-        while let Some(news) = self.awaited.as_mut().and_then(Awaited::news) {
-            match news {
-                News::Says(what) => self.notices.push_back(Notice::Says(what)),
-                News::Done(result) => {
-                    self.forget_input(poller);
-                    self.go_on_with(Some(result.map(Opening::There)), poller);
-                }
-            }
-        }
-        if let Some(end) = self.flow.proxy_mut().producer_mut().and_then(Source::take_end) {
-            self.notices.extend(end.err().map(Notice::Failed));
-            self.forget_input(poller);
-            let next = self.inputs.next();
-            self.go_on_with(next, poller);
-        }
-    }
-
-    /// Takes note of outputs that were left out.
-    fn look_at_outputs(&mut self, poller: &mut Poller) {
-        while let Some((id, sink, error)) = self.flow.proxy_mut().consumer_mut().and_then(Outputs::take_left_out) {
-            // Before it is closed, since its number may then be another's.
-            for (_, key) in self.outputs.extract_if(.., |(output, _)| *output == id) {
-                poller.set_interest(key, Interest::Nothing);
-            }
-            self.left_out(error, sink.delivered() - sink.unacknowledged());
-        }
     }
 
     /// An output is fed no longer, and `arrived` bytes have arrived there.
     pub(super) fn left_out(&mut self, error: EndpointError, arrived: u64) {
-        self.left_out.push((error.label.clone(), arrived));
+        self.outlets.leave_out(&error, arrived);
         self.notices.push_back(Notice::Failed(error));
     }
 
     /// How many bytes did not arrive at each output that was left out, in words.
     pub(super) fn missing_elsewhere(&self) -> impl Iterator<Item = String> {
-        let read = self.flow.delivered() + self.flow.proxy().buffered() as u64;
-        self.left_out.iter().map(move |(label, arrived)| {
-            format!("{label}: {} arrived{}", show_bytes(*arrived), lost(read.saturating_sub(*arrived)))
-        })
-    }
-
-    /// Waits no more for the input: before it is closed, since its number may then be another's.
-    fn forget_input(&mut self, poller: &mut Poller) {
-        self.awaited = None;
-        if let Some(key) = self.input.take() {
-            poller.set_interest(key, Interest::Nothing);
-        }
+        self.outlets.missing(self.flow.read())
     }
 
     /// Takes in nothing more.
     fn end_input(&mut self, poller: &mut Poller) {
-        self.forget_input(poller);
+        self.inputs.forget(poller);
         self.flow.finish();
     }
 
@@ -373,8 +244,8 @@ impl Direction {
         mut late: impl FnMut(Duration, Duration),
     ) -> Result<bool, EndpointError> {
         for _ in 0..STEPS_PER_TURN {
-            self.look_at_input(poller);
-            self.look_at_outputs(poller);
+            self.inputs.look(&mut self.flow, poller, &mut self.notices);
+            self.outlets.look(&mut self.flow, poller, &mut self.notices);
             let now = clock::now();
             if self.flow.delay(now).max(self.flow.kept_waiting(now)) >= NOTABLE_DELAY {
                 if poller.signals().was_continued() {
@@ -412,15 +283,8 @@ impl Direction {
     /// Has the poller wait for all that the flow needs from `now` on.
     pub(super) fn rest(&mut self, poller: &mut Poller, now: Duration) -> Needs {
         let needs = self.flow.needs(now);
-        if let Some(key) = self.input.filter(|_| self.awaited.is_none()) {
-            poller.set_interest(key, if needs.input { Interest::Read } else { Interest::Nothing });
-        }
-        for (id, key) in &self.outputs {
-            // Without interest in writing, the news that the consumer has left still comes.
-            let sink = self.flow.proxy().consumer().and_then(|outputs| outputs.fed(*id));
-            let waits = sink.is_some_and(|sink| (needs.output && !sink.is_ready(0)) || sink.is_settling());
-            poller.set_interest(*key, if waits { Interest::Write } else { Interest::Departure });
-        }
+        self.inputs.rest(needs.input, poller);
+        self.outlets.rest(needs.output, self.flow.proxy().consumer(), poller);
         needs
     }
 
@@ -461,23 +325,10 @@ impl Direction {
     /// When the consumer has left.
     pub(super) fn notice(&mut self, ready: Ready) -> Result<(), EndpointError> {
         let proxy = self.flow.proxy_mut();
-        if self.input == Some(ready.key) {
+        if self.inputs.has(ready.key) {
             proxy.producer_mut().into_iter().for_each(Source::set_ready);
         }
-        let output = self.outputs.iter().find(|(_, key)| *key == ready.key);
-        if let Some((id, _)) = output
-            && let Some(outputs) = proxy.consumer_mut()
-            && let Some(sink) = outputs.fed_mut(*id)
-        {
-            if ready.gone && sink.has_gone() {
-                let error = sink.departure();
-                return outputs.leave_out(*id, error);
-            }
-            if ready.writable {
-                sink.set_ready();
-            }
-        }
-        Ok(())
+        self.outlets.notice(ready, proxy.consumer_mut())
     }
 
     /// Ends the input. Bytes that are held go out, also where they were to wait.
@@ -491,17 +342,11 @@ impl Direction {
 
     /// Nothing moves any more: both ends are closed, and the bytes that are held are lost.
     pub(super) fn abandon(&mut self, poller: &mut Poller) {
-        self.forget_outputs(poller);
+        self.outlets.forget(poller);
         self.end_input(poller);
         self.delivered = Some(self.flow.delivered());
         self.keep_checksum();
         let _ = self.flow.take_consumer();
-    }
-
-    fn forget_outputs(&mut self, poller: &mut Poller) {
-        for (_, key) in self.outputs.drain(..) {
-            poller.set_interest(key, Interest::Nothing);
-        }
     }
 
     /// What is held goes out, whether the start mark is reached or not.
@@ -524,7 +369,7 @@ impl Direction {
     /// Closes the outputs, once the system has kept what was written to them if it is to `sync`.
     /// Returns the errors of those of which the system could not keep what was written.
     pub(super) fn close(&mut self, sync: bool, poller: &mut Poller) -> Vec<EndpointError> {
-        self.forget_outputs(poller);
+        self.outlets.forget(poller);
         self.delivered.get_or_insert(self.flow.delivered());
         self.keep_checksum();
         let outputs = self.flow.take_consumer().map_or(Vec::new(), Outputs::into_endpoints);
@@ -547,13 +392,4 @@ impl Direction {
         self.flow.start_mark().set((high as f64 * self.start_share) as usize);
         Ok(high)
     }
-}
-
-/// Has the poller wait for an input. Nothing, if it is always ready.
-fn add_input(endpoint: &mut Endpoint, poller: &mut Poller) -> Option<Key> {
-    let key = poller.add(&*endpoint, Interest::Read);
-    if key.is_none() {
-        endpoint.set_always_ready();
-    }
-    key
 }

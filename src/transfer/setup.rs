@@ -8,9 +8,9 @@ use signal_hook::consts::SIGUSR1;
 
 use super::direction::{Direction, Share};
 use super::ending::Interrupts;
-use super::ends::{self, Inputs};
+use super::inputs::{self, Inputs};
 use super::wrapping::Wrapping;
-use super::{CommandLine, Config, Error, NotStarted, Transfer, apply_pace};
+use super::{CommandLine, Config, Error, NotStarted, Transfer, apply_pace, ends, outputs};
 use crate::budget::{self, GroupFile, GroupRequest, Membership};
 use crate::control::Server;
 use crate::endpoint::{self, Address, Checksum};
@@ -112,7 +112,7 @@ fn checksum(config: &Config) -> Result<Option<Checksum>, Error> {
 /// A direction from the inputs to all outputs.
 fn plain(config: &Config, group: Share, poller: &mut Poller, reporter: &mut Reporter) -> Result<Direction, NotStarted> {
     let inputs = Inputs::new(config);
-    let (outputs, not_opened) = ends::open_outputs(config, poller, reporter)?;
+    let (outputs, not_opened) = outputs::open(config, poller, reporter)?;
     reporter.begin(&ends::identities(config, &outputs)).map_err(Error::Stats)?;
     if config.inputs == [Address::Standard] && stdin().is_terminal() {
         reporter.reads_from_terminal();
@@ -124,7 +124,7 @@ fn plain(config: &Config, group: Share, poller: &mut Poller, reporter: &mut Repo
     }
     let left = match &config.inputs[..] {
         [_] => direction.left_to_read(),
-        several => ends::size_of_all(several),
+        several => inputs::size_of_all(several),
     };
     let size = left.map(|left| left.min(config.stop_after.unwrap_or(u64::MAX)));
     reporter.facts.size = reporter.facts.size.or(size);
@@ -147,11 +147,13 @@ fn wrap(
     let (wrapping, to_command, from_command) = Wrapping::start(line, own_stdin, poller)?;
     let mut directions = Vec::new();
     if let (Some(input), Some(to_command)) = (input, to_command) {
-        let up = Direction::new(config, line.up.clone(), input, vec![to_command], group.clone(), None, poller);
+        let inputs = Inputs::one(config, input);
+        let up = Direction::new(config, line.up.clone(), inputs, vec![to_command], group.clone(), None, poller);
         directions.push(up.named("up"));
     }
-    let down =
-        Direction::new(config, line.down.clone(), from_command, vec![output], group.clone(), checksum(config)?, poller);
+    let inputs = Inputs::one(config, from_command);
+    let checksum = checksum(config)?;
+    let down = Direction::new(config, line.down.clone(), inputs, vec![output], group.clone(), checksum, poller);
     directions.push(down.named("down"));
     Ok((directions, Some(wrapping)))
 }
