@@ -920,11 +920,63 @@ fn two_outputs_hold_no_more_than_the_buffer() {
 }
 
 #[test]
-fn what_counts_bytes_for_one_output_is_refused_for_several() {
+fn the_checksum_of_several_outputs_is_that_of_what_all_of_them_got() {
     let folder = Folder::new();
-    folder.write("in", "in");
-    for option in [&["--hash", "sha256"][..], &["--lines"], &["--null"]] {
-        let (_, end) = folder.run(&[&["in", "-o", "one", "-o", "two"], option].concat());
-        end.failed(2, &["a single output"]);
+    let data = payload(1_000_003);
+    folder.write("in", &data);
+    let expected = {
+        let output = Command::new("sha256sum").arg(folder.path("in")).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().to_owned()
+    };
+    for options in [&[][..], &["--buffer", "1000"], &["-l"], &["--append"]] {
+        let words = ["--hash", "sha256", "in", "-o", "one", "-o", "-", "-o", "two"];
+        let (stdout, end) = folder.run(&[options, &words].concat());
+        assert!(end.status.success(), "{options:?}: {end:?}");
+        assert_eq!(end.stderr, format!("{expected}  -\n"));
+        for arrived in [stdout, folder.read("one"), folder.read("two")] {
+            assert_arrived(&arrived, &data, format!("{options:?}"));
+        }
+        ["one", "two"].iter().for_each(|name| fs::remove_file(folder.path(name)).unwrap());
     }
+    // One that fails does not spoil it for the others.
+    let (_, end) = folder.run(&["--hash", "sha256", "in", "-o", "one", "-o", "/dev/full"]);
+    assert_eq!(end.status.code(), Some(1), "{end:?}");
+    assert_eq!(end.stderr.lines().filter(|line| line.starts_with(&expected)).count(), 1, "{end:?}");
+    assert_arrived(&folder.read("one"), &data, "the one that did not fail");
+    // Where all fail, it is that of what arrived.
+    let (_, end) = folder.run(&["--hash", "sha256", "in", "-o", "/dev/full", "-o", "/dev/full"]);
+    let nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    assert!(end.stderr.contains(nothing), "{end:?}");
+}
+
+/// Reads a pipe in whole writes, as one in packet mode keeps them.
+#[test]
+fn several_outputs_get_whole_records_at_the_rate_of_records() {
+    let folder = Folder::new();
+    folder.fifo("one");
+    folder.fifo("two");
+    let lines: Vec<u8> = (0..40).flat_map(|at| format!("{at} {}\n", "x".repeat(at * 50)).into_bytes()).collect();
+    folder.write("in", &lines);
+    let begun = std::time::Instant::now();
+    let pcproxy = folder.start(&["-l", "--rate", "200", "--buffer", "3000", "in", "-o", "one", "-o", "two"], null());
+    let takers = ["one", "two"].map(|name| {
+        let path = folder.path(name);
+        std::thread::spawn(move || {
+            let (mut pipe, mut all, mut space) = (File::open(path).unwrap(), Vec::new(), [0; 65_536]);
+            loop {
+                let read = pipe.read(&mut space).unwrap();
+                if read == 0 {
+                    return all;
+                }
+                // It is never seen in the middle of a line.
+                assert_eq!(space[read - 1], b'\n', "{read} bytes");
+                all.extend_from_slice(&space[..read]);
+            }
+        })
+    });
+    for taker in takers {
+        assert_arrived(&taker.join().unwrap(), &lines, "lines");
+    }
+    pcproxy.wait().succeeded("lines");
+    assert!(begun.elapsed().as_millis() >= 180, "{:?}", begun.elapsed());
 }

@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::iter::Cycle;
 use std::time::Duration;
 
-use pcproxy::buffer::{Buffer, Release};
+use pcproxy::buffer::{Buffer, Release, Witness};
 use pcproxy::flow::{Branch, Downstream, Fanout, Fill, Flow, Producer, Upstream, Watermarks};
 use pcproxy::shaping::{Limit, TokenBucket};
 use proptest::prelude::*;
@@ -29,8 +29,10 @@ impl Buffer for Deque {
 }
 
 impl Release for Deque {
-    fn release(&mut self, bytes: usize) -> usize {
-        self.0.drain(..bytes).count()
+    fn release(&mut self, bytes: usize, witness: Option<Witness<'_, '_>>) -> usize {
+        let released: Vec<u8> = self.0.drain(..bytes).collect();
+        witness.into_iter().for_each(|witness| witness(&released));
+        bytes
     }
 }
 
@@ -314,6 +316,29 @@ proptest! {
         prop_assert_eq!(simulation.run()?, End::Finished);
         prop_assert!(simulation.takers().branches().all(|taker| taker.taken == setup.end));
     }
+}
+
+#[test]
+fn a_witness_sees_what_all_have_taken_and_nothing_else() {
+    let habits = |attempts: &[usize], only_from_the_front| Habits {
+        attempts: attempts.to_vec(),
+        only_from_the_front,
+        fails_after: None,
+        stalls_after: None,
+    };
+    let habits = [habits(&[3, 0, 11], false), habits(&[7, 1], true), habits(&[usize::MAX], false)];
+    let mut fanout = Fanout::new(habits.into_iter().enumerate().map(|(id, habits)| Taker::new(id, habits)));
+    let (mut buffer, mut seen) = (Deque::default(), Vec::new());
+    for at in 0..500 {
+        buffer.append(&[byte_of_stream(at)]);
+        fanout.branches_mut().for_each(|taker| taker.ready = true);
+        let limit = buffer.len();
+        fanout.write_before(&mut buffer, limit, Some(&mut |bytes| seen.extend_from_slice(bytes))).unwrap();
+        assert_eq!(seen.len(), fanout.delivered() as usize);
+        assert!(fanout.branches().all(|taker| taker.taken >= seen.len()));
+    }
+    let expected: Vec<_> = (0..seen.len()).map(byte_of_stream).collect();
+    assert!(seen.len() > 450 && seen == expected, "{} bytes", seen.len());
 }
 
 #[test]

@@ -129,12 +129,14 @@ impl Chunks {
         passed
     }
 
-    /// Copies the first bytes held, at most as many as `into` holds. Returns how many.
-    pub fn peek(&self, into: &mut [u8]) -> usize {
-        let mut filled = 0;
-        for piece in self.pieces(into.len()) {
-            into[filled..filled + piece.len()].copy_from_slice(piece);
-            filled += piece.len();
+    /// Copies bytes from `at` bytes behind the front on, at most as many as `into` holds. Returns how
+    /// many.
+    pub fn peek(&self, at: usize, into: &mut [u8]) -> usize {
+        let (mut passed, mut filled) = (0, 0);
+        for piece in self.pieces(at.saturating_add(into.len())) {
+            let behind = &piece[at.saturating_sub(passed).min(piece.len())..];
+            into[filled..filled + behind.len()].copy_from_slice(behind);
+            (passed, filled) = (passed + piece.len(), filled + behind.len());
         }
         filled
     }

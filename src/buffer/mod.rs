@@ -46,14 +46,18 @@ pub trait Buffer {
 
 /// A buffer whose front can be dropped once everyone has taken it.
 pub trait Release: Buffer {
-    /// Drops the first `bytes` bytes, at most [`len`](Buffer::len). Returns how many it dropped: fewer
-    /// only if the system fails, and the rest may be dropped later.
-    fn release(&mut self, bytes: usize) -> usize;
+    /// Drops the first `bytes` bytes, at most [`len`](Buffer::len), and shows them to `witness` if there
+    /// is one. Returns how many it dropped: fewer only if the system fails, and the rest may be dropped
+    /// later.
+    fn release(&mut self, bytes: usize, witness: Option<Witness<'_, '_>>) -> usize;
 }
 
 /// Every process may have so many bytes. The system is asked only about larger buffers: the answer
 /// takes a tenth of the time in which an empty run starts and ends.
 const MODEST: u64 = 1 << 20;
+
+/// Something that sees the bytes that leave a buffer, piece by piece and in order.
+pub type Witness<'a, 'b> = &'a mut (dyn FnMut(&[u8]) + 'b);
 
 /// Whether a buffer may have `size` bytes: from 1 to what the memory allows.
 ///
@@ -220,7 +224,7 @@ impl Fifo {
             }
         }
         if at < self.staged.len() {
-            return Ok(Piece::Memory(self.staged.readable_from(at)));
+            return Ok(Piece::Memory(&self.staged, at));
         }
         at -= self.staged.len();
         for pipe in &self.pipes {
@@ -229,7 +233,7 @@ impl Fifo {
             }
             at -= pipe.len();
         }
-        Ok(Piece::Memory(self.chunks.readable_from(at)))
+        Ok(Piece::Memory(&self.chunks, at))
     }
 
     /// Free space for bytes that are not spliced, never empty: fill it from its start, then
@@ -251,7 +255,7 @@ impl Fifo {
 
     /// Copies the first bytes held in memory, at most as many as `into` holds. Returns how many.
     pub fn peek(&self, into: &mut [u8]) -> usize {
-        self.chunks.peek(into)
+        self.chunks.peek(0, into)
     }
 
     /// Forgets the first `taken` bytes of the [`front`](Self::front), which was in memory.
@@ -301,13 +305,16 @@ pub enum Piece<'a> {
     /// The place is within a pipe: what is there cannot be had before what is in front of it has
     /// been released.
     Buried,
-    /// Bytes in memory, or none.
-    Memory(&'a [u8]),
+    /// Bytes in memory, so many behind its front, or none.
+    Memory(&'a Chunks, usize),
 }
 
 impl Release for Fifo {
-    fn release(&mut self, bytes: usize) -> usize {
+    fn release(&mut self, bytes: usize, mut witness: Option<Witness<'_, '_>>) -> usize {
         let staged = bytes.min(self.staged.len());
+        if let Some(witness) = &mut witness {
+            self.staged.pieces(staged).for_each(&mut *witness);
+        }
         self.staged.consume(staged);
         let mut left = bytes - staged;
         while left > 0
@@ -320,13 +327,16 @@ impl Release for Fifo {
                 self.pipes.pop_front();
                 continue;
             }
-            match pipe.discard(left.min(pipe.len())) {
+            match pipe.discard(left.min(pipe.len()), witness.as_deref_mut()) {
                 Ok(dropped @ 1..) => left -= dropped,
                 Err(Errno::INTR) => {}
                 Ok(0) | Err(_) => return bytes - left,
             }
         }
         let rest = left.min(self.chunks.len());
+        if let Some(witness) = &mut witness {
+            self.chunks.pieces(rest).for_each(&mut *witness);
+        }
         self.consume(rest);
         bytes - left + rest
     }

@@ -8,6 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
+use super::Witness;
 use crate::os::is_refusal;
 
 /// Bytes held in a pipe, moved in and out by reference.
@@ -147,19 +148,25 @@ impl KernelPipe {
         Ok(spliced)
     }
 
-    /// Drops at most `bytes` bytes. Returns how many.
+    /// Drops at most `bytes` bytes, and shows them to `witness` if there is one. Returns how many.
     ///
     /// # Errors
     /// Those of reading a pipe.
-    pub fn discard(&mut self, bytes: usize) -> Result<usize> {
+    pub fn discard(&mut self, bytes: usize, witness: Option<Witness<'_, '_>>) -> Result<usize> {
         static NULL: LazyLock<Option<OwnedFd>> =
             LazyLock::new(|| rustix::fs::open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).ok());
-        if let Some(null) = &*NULL
+        if witness.is_none()
+            && let Some(null) = &*NULL
             && let Ok(Splice::Moved(moved @ 1..)) = self.splice_to(null, bytes)
         {
             return Ok(moved);
         }
-        self.read(&mut vec![0; bytes.min(64 * 1024)])
+        let mut space = vec![0; bytes.min(64 * 1024)];
+        let read = self.read(&mut space)?;
+        if let Some(witness) = witness {
+            witness(&space[..read]);
+        }
+        Ok(read)
     }
 
     /// Copies bytes out, at most as many as `into` holds.

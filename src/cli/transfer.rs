@@ -285,9 +285,6 @@ impl Ends {
     /// One line for the user, if the options contradict each other.
     pub fn config(&self, options: &Transfer) -> Result<Config> {
         self.check_words()?;
-        if self.outputs.len() > 1 && (options.hash.is_some() || options.lines || options.null) {
-            bail!("--hash, --lines and --null work with a single output only");
-        }
         Ok(Config {
             inputs: if self.inputs.is_empty() { vec![Address::Standard] } else { self.inputs.clone() },
             outputs: self.outputs.clone(),

@@ -56,8 +56,7 @@ impl Lane {
         }
         match buffer.piece(at).map_err(errno)? {
             Piece::Buried => Ok(0),
-            Piece::Memory([]) => Ok(0),
-            Piece::Memory(bytes) => self.sink.write_some(&bytes[..bytes.len().min(limit)]),
+            Piece::Memory(memory, at) => self.sink.write_some(memory, at, limit),
             Piece::Pipe(_) if !self.splices => self.copy(buffer, at, limit),
             Piece::Pipe(pipe) if self.sink.endpoint().kind() == Kind::Pipe => {
                 let spliced = pipe.tee_to(self.sink.endpoint(), limit)?;
@@ -91,7 +90,7 @@ impl Lane {
         (self.splices, self.pipe) = (false, None);
         buffer.refuse_to_splice_out();
         match buffer.piece(at).map_err(errno)? {
-            Piece::Memory(bytes) if !bytes.is_empty() => self.sink.write_some(&bytes[..bytes.len().min(limit)]),
+            Piece::Memory(memory, at) => self.sink.write_some(memory, at, limit),
             _ => Ok(0),
         }
     }

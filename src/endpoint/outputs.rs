@@ -9,29 +9,31 @@ use crate::flow::{Consumer, Downstream, Fanout};
 pub enum Outputs {
     /// One, with the shortest way.
     One(Box<Sink>),
-    /// Several.
-    Many(Fanout<Lane, EndpointError>),
+    /// Several, or one whose bytes are seen.
+    Many(Fanout<Lane, EndpointError>, Option<Checksum>),
 }
 
 impl Outputs {
-    /// All of these outputs, at least one. Their numbers count from 0. A single one gets records that
-    /// end with the byte `end` as wholes, and may have a checksum.
+    /// All of these outputs, at least one. Their numbers count from 0. They get records that end with
+    /// the byte `end` as wholes. A checksum is that of the bytes that all have taken which are still
+    /// fed; for its sake no bytes must be spliced.
     pub fn new(mut endpoints: Vec<Endpoint>, end: Option<u8>, checksum: Option<Checksum>) -> Self {
+        let sink = |endpoint| end.into_iter().fold(Sink::new(endpoint), Sink::of_records);
         if endpoints.len() == 1
+            && checksum.is_none()
             && let Some(endpoint) = endpoints.pop()
         {
-            let sink = end.into_iter().fold(Sink::new(endpoint), Sink::of_records);
-            return Outputs::One(Box::new(checksum.into_iter().fold(sink, Sink::summing)));
+            return Outputs::One(Box::new(sink(endpoint)));
         }
-        let sinks = endpoints.into_iter().map(Sink::new);
-        Outputs::Many(Fanout::new(sinks.enumerate().map(|(id, sink)| Lane::new(id, sink))))
+        let lanes = endpoints.into_iter().map(sink).enumerate().map(|(id, sink)| Lane::new(id, sink));
+        Outputs::Many(Fanout::new(lanes), checksum)
     }
 
     /// The endpoints that are still fed.
     pub fn endpoints(&self) -> Vec<&Endpoint> {
         match self {
             Outputs::One(sink) => vec![sink.endpoint()],
-            Outputs::Many(fanout) => fanout.branches().map(|lane| lane.sink().endpoint()).collect(),
+            Outputs::Many(fanout, _) => fanout.branches().map(|lane| lane.sink().endpoint()).collect(),
         }
     }
 
@@ -39,7 +41,7 @@ impl Outputs {
     pub fn slowest(&self) -> Option<&Endpoint> {
         match self {
             Outputs::One(sink) => Some(sink.endpoint()),
-            Outputs::Many(fanout) => {
+            Outputs::Many(fanout, _) => {
                 let mut sinks = fanout.branches().map(Lane::sink);
                 let slow = sinks.find(|sink| !sink.is_ready(0)).or_else(|| fanout.branches().map(Lane::sink).next());
                 slow.map(Sink::endpoint)
@@ -51,7 +53,7 @@ impl Outputs {
     pub fn fed(&self, id: usize) -> Option<&Sink> {
         match self {
             Outputs::One(sink) => Some(sink),
-            Outputs::Many(fanout) => fanout.branches().find(|lane| lane.id() == id).map(Lane::sink),
+            Outputs::Many(fanout, _) => fanout.branches().find(|lane| lane.id() == id).map(Lane::sink),
         }
     }
 
@@ -59,25 +61,25 @@ impl Outputs {
     pub fn fed_mut(&mut self, id: usize) -> Option<&mut Sink> {
         match self {
             Outputs::One(sink) => Some(sink),
-            Outputs::Many(fanout) => fanout.branches_mut().find(|lane| lane.id() == id).map(Lane::sink_mut),
+            Outputs::Many(fanout, _) => fanout.branches_mut().find(|lane| lane.id() == id).map(Lane::sink_mut),
         }
     }
 
     /// Whether there is a checksum, so that bytes must not be spliced.
     pub fn is_summing(&self) -> bool {
-        matches!(self, Outputs::One(sink) if sink.is_summing())
+        matches!(self, Outputs::Many(_, Some(_)))
     }
 
     /// Takes the checksum out, if there is one.
     pub fn take_checksum(&mut self) -> Option<Checksum> {
-        self.only().and_then(Sink::take_checksum)
+        if let Outputs::Many(_, checksum) = self { checksum.take() } else { None }
     }
 
-    /// The only output, if there is but one.
+    /// The only output, if there is but one and nobody has to see its bytes.
     pub fn only(&mut self) -> Option<&mut Sink> {
         match self {
             Outputs::One(sink) => Some(sink),
-            Outputs::Many(_) => None,
+            Outputs::Many(..) => None,
         }
     }
 
@@ -88,7 +90,7 @@ impl Outputs {
     pub fn leave_out(&mut self, id: usize, error: EndpointError) -> Result<(), EndpointError> {
         match self {
             Outputs::One(_) => Err(error),
-            Outputs::Many(fanout) => fanout.leave_out(|lane| lane.id() == id, error),
+            Outputs::Many(fanout, _) => fanout.leave_out(|lane| lane.id() == id, error),
         }
     }
 
@@ -96,7 +98,9 @@ impl Outputs {
     pub fn take_left_out(&mut self) -> Option<(usize, Sink, EndpointError)> {
         match self {
             Outputs::One(_) => None,
-            Outputs::Many(fanout) => fanout.take_left_out().map(|(lane, error)| (lane.id(), lane.into_sink(), error)),
+            Outputs::Many(fanout, _) => {
+                fanout.take_left_out().map(|(lane, error)| (lane.id(), lane.into_sink(), error))
+            }
         }
     }
 
@@ -105,7 +109,7 @@ impl Outputs {
     pub fn unacknowledged(&self) -> u64 {
         match self {
             Outputs::One(sink) => sink.unacknowledged(),
-            Outputs::Many(fanout) => fanout.branches().map(|lane| lane.sink().unacknowledged()).max().unwrap_or(0),
+            Outputs::Many(fanout, _) => fanout.branches().map(|lane| lane.sink().unacknowledged()).max().unwrap_or(0),
         }
     }
 
@@ -113,7 +117,7 @@ impl Outputs {
     pub fn into_endpoints(self) -> Vec<Endpoint> {
         match self {
             Outputs::One(sink) => vec![sink.into_endpoint()],
-            Outputs::Many(fanout) => fanout.into_branches().map(|lane| lane.into_sink().into_endpoint()).collect(),
+            Outputs::Many(fanout, _) => fanout.into_branches().map(|lane| lane.into_sink().into_endpoint()).collect(),
         }
     }
 }
@@ -127,14 +131,17 @@ impl Consumer<Fifo> for Outputs {
     fn write(&mut self, buffer: &mut Fifo, limit: usize) -> Result<usize, EndpointError> {
         match self {
             Outputs::One(sink) => sink.write(buffer, limit),
-            Outputs::Many(fanout) => fanout.write(buffer, limit),
+            Outputs::Many(fanout, Some(checksum)) => {
+                fanout.write_before(buffer, limit, Some(&mut |bytes| checksum.see(bytes)))
+            }
+            Outputs::Many(fanout, None) => fanout.write(buffer, limit),
         }
     }
 
     fn finish(&mut self) {
         match self {
             Outputs::One(sink) => Consumer::finish(&mut **sink),
-            Outputs::Many(fanout) => fanout.finish(),
+            Outputs::Many(fanout, _) => fanout.finish(),
         }
     }
 }
@@ -143,21 +150,21 @@ impl Downstream<Fifo> for Outputs {
     fn is_ready(&self, held: usize) -> bool {
         match self {
             Outputs::One(sink) => sink.is_ready(held),
-            Outputs::Many(fanout) => fanout.is_ready(held),
+            Outputs::Many(fanout, _) => fanout.is_ready(held),
         }
     }
 
     fn is_finished(&self) -> bool {
         match self {
             Outputs::One(sink) => sink.is_finished(),
-            Outputs::Many(fanout) => fanout.is_finished(),
+            Outputs::Many(fanout, _) => fanout.is_finished(),
         }
     }
 
     fn delivered(&self) -> u64 {
         match self {
             Outputs::One(sink) => sink.delivered(),
-            Outputs::Many(fanout) => fanout.delivered(),
+            Outputs::Many(fanout, _) => fanout.delivered(),
         }
     }
 }

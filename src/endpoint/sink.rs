@@ -7,8 +7,8 @@ use rustix::io::Errno;
 use rustix::net::Shutdown;
 use rustix::pipe::PIPE_BUF;
 
-use super::{Checksum, Endpoint, EndpointError, errno};
-use crate::buffer::{Fifo, Front, Splice};
+use super::{Endpoint, EndpointError, errno};
+use crate::buffer::{Chunks, Fifo, Front, Splice};
 use crate::flow::{Consumer, Downstream};
 use crate::os::Kind;
 
@@ -24,14 +24,12 @@ pub struct Sink {
     /// The byte that ends a record, where no record may reach the endpoint in two writes that fits
     /// into one.
     whole: Option<u8>,
-    /// Sees all bytes that are taken; nothing may be spliced then.
-    checksum: Option<Checksum>,
 }
 
 impl Sink {
     /// A consumer that is ready until it says otherwise.
     pub fn new(endpoint: Endpoint) -> Self {
-        Sink { endpoint, ready: true, delivered: 0, kept: None, finished: false, whole: None, checksum: None }
+        Sink { endpoint, ready: true, delivered: 0, kept: None, finished: false, whole: None }
     }
 
     /// The same, for records that each end with the byte `end`: a pipe gets each in one write if it
@@ -40,22 +38,6 @@ impl Sink {
     pub fn of_records(mut self, end: u8) -> Self {
         self.whole = (self.endpoint.kind() == Kind::Pipe).then_some(end);
         self
-    }
-
-    /// The same, with a checksum of all bytes that the endpoint takes. They must not be spliced.
-    #[must_use]
-    pub fn summing(self, checksum: Checksum) -> Self {
-        Sink { checksum: Some(checksum), ..self }
-    }
-
-    /// Whether there is a checksum, so that bytes must not be spliced.
-    pub fn is_summing(&self) -> bool {
-        self.checksum.is_some()
-    }
-
-    /// Takes the checksum out, if there is one.
-    pub fn take_checksum(&mut self) -> Option<Checksum> {
-        self.checksum.take()
     }
 
     /// The endpoint has become writable.
@@ -95,9 +77,29 @@ impl Sink {
         self.kept = Some(error);
     }
 
-    /// Writes what goes of `bytes` without waiting, and does not count it yet.
-    pub(super) fn write_some(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
-        self.endpoint.write(bytes)
+    /// Writes what goes of `memory` without waiting, from `at` bytes behind its front on and at most
+    /// `limit` bytes, and neither counts nor consumes it. Where records are to stay whole, `limit` must
+    /// not end within one that fits into a write.
+    pub(super) fn write_some(&mut self, memory: &Chunks, at: usize, limit: usize) -> Result<usize, Errno> {
+        let held = memory.readable_from(at);
+        let more = held.len() < limit;
+        let held = &held[..held.len().min(limit)];
+        let mut copy = [0; PIPE_BUF];
+        let piece = match self.whole {
+            None => held,
+            Some(end) => {
+                let piece = whole_records(held, end);
+                // A record may begin at the end of one chunk and go on in the next.
+                let goes_on = more && piece.len() == held.len() && held.len() < PIPE_BUF;
+                if goes_on && held.last() != Some(&end) {
+                    let held = memory.peek(at, &mut copy[..limit.min(PIPE_BUF)]);
+                    whole_records(&copy[..held], end)
+                } else {
+                    piece
+                }
+            }
+        };
+        if piece.is_empty() { Ok(0) } else { self.endpoint.write(piece) }
     }
 
     /// What an error of a write means: nothing, if the endpoint only takes no more for now.
@@ -151,28 +153,7 @@ impl Sink {
                 }
             },
             Front::Memory(memory) => {
-                let mut copy = [0; PIPE_BUF];
-                let held = memory.readable();
-                let more = held.len() < limit;
-                let held = &held[..held.len().min(limit)];
-                let piece = match self.whole {
-                    None => held,
-                    Some(end) => {
-                        let piece = whole_records(held, end);
-                        // A record may begin at the end of one chunk and go on in the next.
-                        let goes_on = more && piece.len() == held.len() && held.len() < PIPE_BUF;
-                        if goes_on && held.last() != Some(&end) {
-                            let held = memory.peek(&mut copy[..limit.min(PIPE_BUF)]);
-                            whole_records(&copy[..held], end)
-                        } else {
-                            piece
-                        }
-                    }
-                };
-                let taken = self.endpoint.write(piece)?;
-                if let Some(checksum) = &mut self.checksum {
-                    checksum.see(&piece[..taken]);
-                }
+                let taken = self.write_some(memory, 0, limit)?;
                 buffer.consume(taken);
                 Ok(taken)
             }

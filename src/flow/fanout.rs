@@ -1,7 +1,7 @@
 //! One buffer, several consumers: each gets every byte, and the slowest sets the pace.
 
 use super::{Consumer, Downstream};
-use crate::buffer::Release;
+use crate::buffer::{Release, Witness};
 
 /// One of several consumers of the same buffer.
 pub trait Branch<B> {
@@ -102,13 +102,22 @@ impl<C, E> Fanout<C, E> {
     }
 }
 
-impl<B: Release, C: Branch<B>> Consumer<B> for Fanout<C, C::Error> {
-    type Error = C::Error;
-
-    fn register_producer(&mut self, _streaming: bool) {}
-    fn unregister_producer(&mut self) {}
-
-    fn write(&mut self, buffer: &mut B, limit: usize) -> Result<usize, C::Error> {
+impl<C, E> Fanout<C, E> {
+    /// Does what [`write`](Consumer::write) does, and shows `witness` the bytes that all consumers have
+    /// taken, in order.
+    ///
+    /// # Errors
+    /// That of the last consumer.
+    pub fn write_before<B>(
+        &mut self,
+        buffer: &mut B,
+        limit: usize,
+        mut witness: Option<Witness<'_, '_>>,
+    ) -> Result<usize, E>
+    where
+        B: Release,
+        C: Branch<B, Error = E>,
+    {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
@@ -144,7 +153,7 @@ impl<B: Release, C: Branch<B>> Consumer<B> for Fanout<C, C::Error> {
             // More than that is there to be dropped once the slowest was left out.
             let least = self.least().min(most);
             if least > 0 {
-                let dropped = buffer.release(least);
+                let dropped = buffer.release(least, witness.as_deref_mut());
                 self.branches.iter_mut().for_each(|place| place.ahead -= dropped);
                 released += dropped;
                 // Those that had to wait for that may go on.
@@ -158,6 +167,17 @@ impl<B: Release, C: Branch<B>> Consumer<B> for Fanout<C, C::Error> {
         self.delivered += released as u64;
         self.stuck_at = (!moved).then(|| buffer.len());
         Ok(released)
+    }
+}
+
+impl<B: Release, C: Branch<B>> Consumer<B> for Fanout<C, C::Error> {
+    type Error = C::Error;
+
+    fn register_producer(&mut self, _streaming: bool) {}
+    fn unregister_producer(&mut self) {}
+
+    fn write(&mut self, buffer: &mut B, limit: usize) -> Result<usize, C::Error> {
+        self.write_before(buffer, limit, None)
     }
 
     fn finish(&mut self) {
