@@ -277,6 +277,7 @@ impl Simulation {
             return Ok(false);
         }
         let id = waiting[luck % waiting.len()];
+        self.takers().try_again();
         self.takers().branches_mut().filter(|taker| taker.id == id).for_each(|taker| taker.ready = true);
         Ok(true)
     }
@@ -331,6 +332,7 @@ fn a_witness_sees_what_all_have_taken_and_nothing_else() {
     let (mut buffer, mut seen) = (Deque::default(), Vec::new());
     for at in 0..500 {
         buffer.append(&[byte_of_stream(at)]);
+        fanout.try_again();
         fanout.branches_mut().for_each(|taker| taker.ready = true);
         let limit = buffer.len();
         fanout.write_before(&mut buffer, limit, Some(&mut |bytes| seen.extend_from_slice(bytes))).unwrap();

@@ -161,6 +161,12 @@ impl Endpoint {
         (size > 0).then(|| size.saturating_sub(at))
     }
 
+    /// Has the system send full segments only, or all that there is. Returns whether it does: it is for
+    /// TCP connections of our own.
+    fn cork(&self, corked: bool) -> bool {
+        self.receipt.is_some() && rustix::net::sockopt::set_tcp_cork(self, corked).is_ok()
+    }
+
     /// Whether other processes may use the same open file description.
     pub fn is_shared(&self) -> bool {
         self.is_shared
@@ -263,11 +269,20 @@ pub struct Splicing {
     pub by_pipe: bool,
     /// In one step.
     pub straight: Straight,
+    /// Bytes that are moved in one step at most.
+    pub largest: usize,
 }
+
+/// The largest step between most ends. Larger ones keep the neighbours from working meanwhile.
+const LARGEST_STEP: usize = 256 * 1024;
+
+/// The largest step to a connection: as many bytes as a pipe holds, since each step wakes up a
+/// neighbour on either side.
+const LARGEST_STEP_TO_SOCKET: usize = 1 << 20;
 
 impl Splicing {
     /// Every byte is copied.
-    pub const NONE: Splicing = Splicing { by_pipe: false, straight: Straight::No };
+    pub const NONE: Splicing = Splicing { by_pipe: false, straight: Straight::No, largest: 0 };
 
     /// How bytes may go from `input` to all of `outputs`. To be asked once it is known which of them
     /// are always ready.
@@ -281,7 +296,8 @@ impl Splicing {
             [_] if input.kind() == Kind::File && !input.is_shared => Straight::SendFile,
             _ => Straight::No,
         };
-        Splicing { by_pipe: true, straight }
+        let to_socket = outputs.iter().all(|output| output.kind() == Kind::Socket);
+        Splicing { by_pipe: true, straight, largest: if to_socket { LARGEST_STEP_TO_SOCKET } else { LARGEST_STEP } }
     }
 }
 

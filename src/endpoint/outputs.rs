@@ -61,7 +61,26 @@ impl Outputs {
     pub fn fed_mut(&mut self, id: usize) -> Option<&mut Sink> {
         match self {
             Outputs::One(sink) => Some(sink),
-            Outputs::Many(fanout, _) => fanout.branches_mut().find(|lane| lane.id() == id).map(Lane::sink_mut),
+            Outputs::Many(fanout, _) => {
+                fanout.try_again();
+                fanout.branches_mut().find(|lane| lane.id() == id).map(Lane::sink_mut)
+            }
+        }
+    }
+
+    /// Whether the system holds back bytes of any: see [`Sink::holds_back`].
+    pub fn hold_back(&self) -> bool {
+        match self {
+            Outputs::One(sink) => sink.holds_back(),
+            Outputs::Many(fanout, _) => fanout.branches().any(|lane| lane.sink().holds_back()),
+        }
+    }
+
+    /// Has the system send what it holds back.
+    pub fn flush(&mut self) {
+        match self {
+            Outputs::One(sink) => sink.flush(),
+            Outputs::Many(fanout, _) => fanout.branches_mut().for_each(|lane| lane.sink_mut().flush()),
         }
     }
 

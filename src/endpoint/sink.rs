@@ -24,12 +24,17 @@ pub struct Sink {
     /// The byte that ends a record, where no record may reach the endpoint in two writes that fits
     /// into one.
     whole: Option<u8>,
+    /// The system sends full segments only.
+    corked: bool,
 }
+
+/// From so many bytes in one step on, a connection carries bulk data.
+const BULK: usize = 64 * 1024;
 
 impl Sink {
     /// A consumer that is ready until it says otherwise.
     pub fn new(endpoint: Endpoint) -> Self {
-        Sink { endpoint, ready: true, delivered: 0, kept: None, finished: false, whole: None }
+        Sink { endpoint, ready: true, delivered: 0, kept: None, finished: false, whole: None, corked: false }
     }
 
     /// The same, for records that each end with the byte `end`: a pipe gets each in one write if it
@@ -115,6 +120,25 @@ impl Sink {
     /// Counts bytes that reached the endpoint another way.
     pub fn count(&mut self, moved: usize) {
         self.delivered += moved as u64;
+        if moved >= BULK && !self.corked {
+            self.corked = self.endpoint.cork(true);
+        }
+    }
+
+    /// Whether the system holds back bulk data, as far as it does not fill a segment, although the
+    /// endpoint could take more.
+    ///
+    /// Each step would otherwise end in a small segment of its own, and wake up the peer for that.
+    pub fn holds_back(&self) -> bool {
+        self.corked && self.ready
+    }
+
+    /// Has the system send what it [holds back](Self::holds_back).
+    pub fn flush(&mut self) {
+        if self.holds_back() {
+            self.endpoint.cork(false);
+            self.corked = false;
+        }
     }
 
     /// Why the endpoint, which has reported an error or a hang-up, takes no more bytes: the

@@ -237,7 +237,7 @@ impl Upstream<Outputs, Fifo> for Source {
         let Some(endpoint) = self.endpoint.as_ref().filter(|_| self.splicing.straight != Straight::No) else {
             return 0;
         };
-        let limit = self.within_limit(limit);
+        let limit = self.within_limit(limit).min(self.splicing.largest);
         let to = sink.endpoint();
         let moved = match self.splicing.straight {
             Straight::SendFile => rustix::fs::sendfile(to, endpoint, None, limit),

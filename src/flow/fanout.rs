@@ -61,9 +61,13 @@ impl<C, E> Fanout<C, E> {
         self.branches.iter().map(|place| &place.consumer)
     }
 
-    /// The consumers that are still fed, to tell one of readiness.
-    pub fn branches_mut(&mut self) -> impl Iterator<Item = &mut C> {
+    /// One of the consumers is told of readiness: even if none could go on, it is tried again.
+    pub fn try_again(&mut self) {
         self.stuck_at = None;
+    }
+
+    /// The consumers that are still fed. If one is told of readiness, see [`try_again`](Self::try_again).
+    pub fn branches_mut(&mut self) -> impl Iterator<Item = &mut C> {
         self.branches.iter_mut().map(|place| &mut place.consumer)
     }
 

@@ -10,9 +10,9 @@ use crate::buffer::{Buffer, Patience};
 use crate::shaping::{Shaper, TokenBucket, Unit};
 use crate::stats::Cause;
 
-/// Bytes moved straight from producer to consumer in one step, at most: large enough to make the
-/// cost of a step small, small enough for signals to be heard.
-const LARGEST_PASS: usize = 256 * 1024;
+/// Bytes moved straight from producer to consumer in one step, at most: small enough for signals to be
+/// heard. The two may choose smaller steps.
+const LARGEST_PASS: usize = 1 << 20;
 
 /// A longer gap than this is not taken for a delay of the machine: the process was stopped in a
 /// way that no signal tells of, such as a frozen control group.

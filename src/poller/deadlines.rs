@@ -34,6 +34,8 @@ pub enum Deadline {
     Stall,
     /// Requests over the control socket may be heard again.
     Control,
+    /// Bytes that the system holds back are to be sent.
+    Flush,
     /// A child may have ended, where the system does not tell.
     Child,
     /// The timetable changes. Set by [`Poller::set_alarm`](super::Poller::set_alarm).

@@ -14,7 +14,7 @@ use crate::flow::{Flow, Needs, Side, StartMark, Watermarks};
 use crate::os::{RunDelay, clock};
 use crate::poller::{Poller, Ready};
 use crate::shaping::{Limit, Pace, Rate, TOKENS_PER_RECORD, TokenBucket, Unit};
-use crate::stats::RecordKind;
+use crate::stats::{Cause, RecordKind};
 
 use super::Config;
 use super::ends::Notice;
@@ -28,6 +28,10 @@ const STEPS_PER_TURN: u32 = 64;
 /// A shorter delay than this may be anything. A longer one is worth asking whether the process
 /// was stopped, and worth a word in the account.
 const NOTABLE_DELAY: Duration = Duration::from_millis(1);
+
+/// How long bytes that do not fill a segment of a connection may wait for those that follow: longer
+/// than a producer takes to fill its pipe again, and too short to be noticed.
+const LULL: Duration = Duration::from_millis(1);
 
 /// The part of a run in a group: all its directions draw on it.
 pub(super) type Share = Rc<RefCell<Membership<GroupFile>>>;
@@ -62,6 +66,8 @@ pub(super) struct Direction {
     delivered: Option<u64>,
     /// A client or a signal has ended the input.
     told_to_end: bool,
+    /// When the system is to send what it holds back of bulk data; none while bytes flow.
+    flush_at: Option<Duration>,
 }
 
 impl Direction {
@@ -109,6 +115,7 @@ impl Direction {
             checksum: None,
             delivered: None,
             told_to_end: false,
+            flush_at: None,
         };
         direction.inputs.go_on(&mut direction.flow, poller, &mut direction.notices);
         direction
@@ -256,6 +263,7 @@ impl Direction {
             if !self.flow.step(now)? {
                 return Ok(false);
             }
+            self.flush_at = None;
         }
         Ok(true)
     }
@@ -285,7 +293,26 @@ impl Direction {
         let needs = self.flow.needs(now);
         self.inputs.rest(needs.input, poller);
         self.outlets.rest(needs.output, self.flow.proxy().consumer(), poller);
+        self.flush(&needs, now);
         needs
+    }
+
+    /// Has the system send what it holds back, unless more bytes may come soon.
+    fn flush(&mut self, needs: &Needs, now: Duration) {
+        let Some(outputs) = self.flow.proxy_mut().consumer_mut().filter(|outputs| outputs.hold_back()) else {
+            self.flush_at = None;
+            return;
+        };
+        let soon = if needs.cause == Cause::Producer { now.saturating_add(LULL) } else { now };
+        if *self.flush_at.get_or_insert(soon) <= now {
+            outputs.flush();
+            self.flush_at = None;
+        }
+    }
+
+    /// When [`rest`](Self::rest) is to be called again, so that the system sends what it holds back.
+    pub(super) fn flush_at(&self) -> Option<Duration> {
+        self.flush_at
     }
 
     /// The process was stopped, and goes on.

@@ -245,6 +245,7 @@ impl Transfer {
             }
         }
         self.poller.set_deadline(Deadline::Tokens, due);
+        self.poller.set_deadline(Deadline::Flush, self.directions.iter().filter_map(Direction::flush_at).min());
         (most, Some(cause))
     }
 
@@ -276,7 +277,7 @@ impl Transfer {
             self.tick(now);
         }
         // Tokens show in the next step, a stall in the next rest, and a child that has ended when it is asked.
-        let _ = self.poller.is_due(Deadline::Stall, now);
+        let _ = (self.poller.is_due(Deadline::Stall, now), self.poller.is_due(Deadline::Flush, now));
         let _ = (self.poller.is_due(Deadline::Tokens, now), self.poller.is_due(Deadline::Child, now));
         if called && let Some((server, _)) = &mut self.control {
             let Transfer { poller, directions, reporter, stopped, .. } = self;
