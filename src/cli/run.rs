@@ -9,7 +9,7 @@ use pcproxy::shaping::Rate;
 use pcproxy::transfer::{CommandLine, Config};
 use pcproxy::units::{Speed, parse_speed};
 
-use super::transfer::Transfer;
+use super::transfer::{BUFFER, Transfer};
 
 /// Run a command with limits on what goes to it and what comes from it
 ///
@@ -52,7 +52,10 @@ impl Run {
             bail!("--size does not go with 'run': there are two directions");
         }
         let [program, arguments @ ..] = &self.command[..] else { bail!("there is no command to run") };
-        let mut config = self.options.config()?;
+        if let Some(option) = program.to_str().filter(|program| program.starts_with('-')) {
+            bail!("'{option}' is no option of 'run'; a command of that name is ./{option}");
+        }
+        let mut config = self.options.config(BUFFER)?;
         // The command may ask for a password, or draw on the terminal itself.
         if config.reports.progress == Show::Auto {
             config.reports.progress = Show::Never;

@@ -52,11 +52,11 @@ pub struct Ends {
 /// The options of a transfer.
 #[derive(Debug, Args)]
 pub struct Transfer {
-    /// Hold at most SIZE bytes
+    /// Hold at most SIZE bytes [default: 64K, and 1M where an INPUT has a name]
     ///
     /// From 1 byte to the memory of the machine. Memory is taken only as the buffer fills.
-    #[arg(short, long, short_alias = 'B', alias = "buffer-size", value_name = "SIZE", default_value = "64K", value_parser = buffer_size, help_heading = "Buffer")]
-    buffer: usize,
+    #[arg(short, long, short_alias = 'B', alias = "buffer-size", value_name = "SIZE", value_parser = buffer_size, help_heading = "Buffer")]
+    buffer: Option<usize>,
 
     /// Resume a paused producer once the buffer has drained to this size [default: 50%]
     ///
@@ -267,6 +267,13 @@ enum PipeSize {
     Grow(usize),
 }
 
+/// The default size of the buffer.
+pub const BUFFER: usize = 64 * 1024;
+
+/// The default size where an input has a name: no pipe of a producer, which holds as much, stands in
+/// front of it.
+const NAMED_BUFFER: usize = 1 << 20;
+
 impl Ends {
     /// Refuses a first word that is no file, and looks like a command.
     fn check_words(&self) -> Result<()> {
@@ -274,7 +281,11 @@ impl Ends {
             && fs::symlink_metadata(path).is_err()
             && let Some(command) = path.to_str().and_then(command_like)
         {
-            bail!("{}: no such file; did you mean the command '{command}'?", path.display());
+            let word = path.display();
+            if command == word.to_string() {
+                bail!("{word}: no such file; the command '{command}' comes before all options: pcproxy {command} ...");
+            }
+            bail!("{word}: no such file; did you mean the command '{command}'?");
         }
         Ok(())
     }
@@ -291,25 +302,31 @@ impl Ends {
             append: self.append,
             sync: self.sync,
             connect_timeout: self.connect_timeout,
-            ..options.config()?
+            ..options.config(if self.inputs.iter().all(|input| *input == Address::Standard) {
+                BUFFER
+            } else {
+                NAMED_BUFFER
+            })?
         })
     }
 }
 
 impl Transfer {
     /// Checks the options against each other, and puts them together, for stdin and stdout.
+    /// `buffer` is the size of the buffer, unless they say otherwise.
     ///
     /// # Errors
     /// One line for the user, if the options contradict each other.
-    pub fn config(&self) -> Result<Config> {
-        let (low_water, low_share) = self.low_water.of(self.buffer);
-        let (start_at, _) = self.start_at.of(self.buffer);
-        if start_at > self.buffer {
-            let reason = format!("must not be above --buffer, which is {}", show_size(self.buffer as u64));
+    pub fn config(&self, buffer: usize) -> Result<Config> {
+        let buffer = self.buffer.unwrap_or(buffer);
+        let (low_water, low_share) = self.low_water.of(buffer);
+        let (start_at, _) = self.start_at.of(buffer);
+        if start_at > buffer {
+            let reason = format!("must not be above --buffer, which is {}", show_size(buffer as u64));
             bail!(refused("--start-at", &self.start_at.text, reason));
         }
-        if low_water >= self.buffer {
-            let reason = format!("must be below --buffer, which is {}", show_size(self.buffer as u64));
+        if low_water >= buffer {
+            let reason = format!("must be below --buffer, which is {}", show_size(buffer as u64));
             bail!(refused("--low-water", &self.low_water.text, reason));
         }
         let unit = if self.lines || self.null { Unit::Records } else { Unit::Bytes };
@@ -344,7 +361,7 @@ impl Transfer {
             sync: false,
             connect_timeout: Duration::ZERO,
             command: None,
-            buffer: self.buffer,
+            buffer,
             low_water,
             low_share,
             start_at,
