@@ -229,7 +229,7 @@ fn a_mistyped_command_is_no_missing_file() {
         end.failed(2, &[&format!("{word}: no such file; did you mean the command '{command}'?\n")]);
     }
     let (_, end) = folder.run(&["--rate", "1M", "top"]);
-    end.failed(2, &["top: no such file; did you mean the command 'top'?"]);
+    end.failed(2, &["top: no such file; the command 'top' comes before all options: pcproxy top ..."]);
     let (_, end) = folder.run(&["holiday.img"]);
     end.failed(1, &["holiday.img: No such file"]);
     folder.write("tpo", "a file").write("top", "another");

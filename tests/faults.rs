@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write, pipe};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
@@ -44,8 +45,31 @@ struct Scene {
     options: &'static [&'static str],
 }
 
-/// `STATS` stands for a file in the folder of the run.
-const SCENES: [Scene; 7] = [
+impl Scene {
+    fn has(&self, word: &str) -> bool {
+        self.options.contains(&word)
+    }
+
+    /// A fault of this call says nothing here. strace does not carry out a call that it lets fail: a
+    /// command whose pipe is not closed waits for ever. And a peer that is not told the port does not
+    /// come.
+    fn is_spared(&self, call: &str) -> bool {
+        (self.has("run") && call == "close")
+            || (self.listens() && ["poll", "ppoll", "pwritev2", "write"].contains(&call))
+    }
+
+    /// It takes what it reads from a peer that connects.
+    fn listens(&self) -> bool {
+        self.has(LISTEN)
+    }
+}
+
+/// The address of a scene whose peer is told the port on stderr.
+const LISTEN: &str = "tcp-listen://127.0.0.1:0";
+
+/// `STATS` stands for a file in the folder of the run, and so do `IN`, which has the bytes, `OUT` and
+/// `OTHER`.
+const SCENES: [Scene; 11] = [
     Scene {
         name: "group",
         from: Kind::Pipe,
@@ -63,6 +87,10 @@ const SCENES: [Scene; 7] = [
     },
     Scene { name: "pipe-terminal", from: Kind::Pipe, to: Kind::Terminal, options: &["--stats", "STATS"] },
     Scene { name: "terminal-file", from: Kind::Terminal, to: Kind::File, options: &["--group", "g"] },
+    Scene { name: "named-files", from: Kind::Pipe, to: Kind::Pipe, options: &["IN", "-o", "OUT", "--sync"] },
+    Scene { name: "two-outputs", from: Kind::Pipe, to: Kind::Pipe, options: &["IN", "-o", "OUT", "-o", "OTHER"] },
+    Scene { name: "listener", from: Kind::Pipe, to: Kind::Pipe, options: &[LISTEN, "-o", "-", "-o", "OTHER"] },
+    Scene { name: "command", from: Kind::Pipe, to: Kind::Pipe, options: &["run", "--", "cat"] },
 ];
 
 /// Faults that pcproxy does not cope with yet. Who mends one removes its row: a row that no longer
@@ -109,6 +137,12 @@ const AUXILIARY: &[&str] = &[
     "uname",
     "unlinkat",
 ];
+
+/// Those of them that a connection cannot do without.
+const NETWORK: &[&str] = &["accept4", "bind", "getrandom", "ioctl", "listen", "socket"];
+
+/// Those of them without which no command starts.
+const STARTS: &[&str] = &["rt_sigaction", "rt_sigprocmask"];
 
 /// How a call may be answered that failed. What is left out: EAGAIN where an event said that
 /// the descriptor is ready, since no kernel says both.
@@ -171,7 +205,10 @@ struct Fault {
 
 impl Fault {
     fn is_auxiliary(&self) -> bool {
-        AUXILIARY.contains(&self.call.as_str()) && !self.scene.options.contains(&"--group")
+        let needed = self.scene.has("--group")
+            || (self.scene.listens() && NETWORK.contains(&self.call.as_str()))
+            || (self.scene.has("run") && STARTS.contains(&self.call.as_str()));
+        AUXILIARY.contains(&self.call.as_str()) && !needed
     }
 }
 
@@ -196,6 +233,8 @@ struct Outcome {
     arrived: Vec<u8>,
     /// Bytes that it took from its input, where that can be seen.
     taken: Option<usize>,
+    /// What the outputs that have a name got, by name.
+    named: Vec<(String, Vec<u8>)>,
     /// Nothing if it had to be killed.
     status: Option<ExitStatus>,
     stderr: String,
@@ -215,9 +254,25 @@ impl Outcome {
         if !self.sent.starts_with(&self.arrived) {
             return Some(format!("wrong bytes: {} arrived, {said}", self.arrived.len()));
         }
-        let missing = self.sent.len() - self.arrived.len();
-        if status.success() {
+        let mut missing = self.sent.len() - self.arrived.len();
+        for (name, arrived) in &self.named {
+            if !self.sent.starts_with(arrived) {
+                return Some(format!("wrong bytes: {} in {name}, {said}", arrived.len()));
+            }
+            missing = missing.max(self.sent.len() - arrived.len());
+            // An output that failed is told with its own count.
+            let told = said.lines().filter(|line| line.contains(name.as_str())).find_map(arrivals);
+            if let Some(told) = told.filter(|told| *told != arrived.len()) {
+                return Some(format!("uncounted: {} in {name}, {told} told: {said}", arrived.len()));
+            }
+        }
+        // A command that wants no more ends as it likes.
+        let wants_no_more = fault.is_some_and(|fault| fault.scene.has("run") && fault.errno == "EPIPE");
+        if status.success() && !wants_no_more {
             return (missing > 0).then(|| format!("status 0 with {missing} bytes missing: {said}"));
+        }
+        if wants_no_more {
+            return None;
         }
         if fault.is_some_and(Fault::is_auxiliary) {
             return Some(format!("ended: {status}, {said}"));
@@ -246,6 +301,11 @@ impl Outcome {
     }
 }
 
+/// The number in `12 bytes arrived`.
+fn arrivals(line: &str) -> Option<usize> {
+    line.split_once(" bytes arrived")?.0.rsplit(' ').next()?.parse().ok()
+}
+
 /// The number in `12 bytes were read and not delivered`.
 fn undelivered(words: &str) -> Option<usize> {
     words.contains("not delivered").then(|| words.split(' ').next()?.replace(',', "").parse().ok())?
@@ -254,11 +314,17 @@ fn undelivered(words: &str) -> Option<usize> {
 /// `strace` around pcproxy, in a session of its own.
 fn traced(scene: &Scene, session: &Session, strace: &[&str]) -> Command {
     let mut command = neutral("strace");
-    command.args(["-f", "-qq"]).args(strace).arg(env!("CARGO_BIN_EXE_pcproxy"));
-    let stats = session.path("stats");
+    command.args(["-f", "-qq"]).args(strace);
+    if scene.has("run") {
+        // A command that pcproxy starts is left alone.
+        command.args(["-b", "execve"]);
+    } else {
+        command.arg("--seccomp-bpf");
+    }
+    command.arg(env!("CARGO_BIN_EXE_pcproxy"));
     for option in scene.options {
         match *option {
-            "STATS" => command.arg(&stats),
+            name @ ("STATS" | "IN" | "OUT" | "OTHER") => command.arg(session.path(name)),
             option => command.arg(option),
         };
     }
@@ -280,8 +346,14 @@ fn play(scene: &Scene, session: &Session, strace: &[&str]) -> Outcome {
             Vec::new()
         }
         Kind::Terminal => [&sent[..], &[END_OF_FILE]].concat(),
+        _ if scene.has("IN") => {
+            fs::write(session.path("IN"), &sent).unwrap();
+            Vec::new()
+        }
+        _ if scene.listens() => Vec::new(),
         _ => sent.clone(),
     };
+    let mut listens = scene.listens();
     let mut command = traced(scene, session, strace);
     let mut child = command.stdin(input.theirs).stdout(output.theirs).stderr(their_stderr).spawn().unwrap();
     drop(command);
@@ -303,6 +375,13 @@ fn play(scene: &Scene, session: &Session, strace: &[&str]) -> Outcome {
         collect(&mut stderr, &mut said);
         if !file {
             collect(&mut stdout, &mut arrived);
+        }
+        if let Some(port) = port(&said).filter(|_| std::mem::take(&mut listens)) {
+            // It may have given up meanwhile.
+            if let Ok(peer) = TcpStream::connect(("127.0.0.1", port)) {
+                peer.set_nonblocking(true).unwrap();
+                (stdin, left) = (Some(File::from(OwnedFd::from(peer))), sent.clone());
+            }
         }
         if let Some(ours) = &mut stdin {
             while let Ok(written) = ours.write(&left) {
@@ -340,17 +419,35 @@ fn play(scene: &Scene, session: &Session, strace: &[&str]) -> Outcome {
     let taken = match scene.from {
         Kind::File => Some(File::from(view).stream_position().unwrap() as usize),
         Kind::Terminal => None,
+        // What is on its way through a command, or in a socket of its own, cannot be seen.
+        _ if scene.has("run") || scene.has("IN") || scene.listens() => None,
         Kind::Tcp => Some(fed - unread(&view) - stdin.as_ref().map_or(0, unsent)),
         _ => Some(fed - unread(&view)),
     };
     collect(&mut stdout, &mut arrived);
+    let names = ["OUT", "OTHER"].into_iter().filter(|name| scene.has(name));
+    let path = |name| session.path(name).to_str().unwrap().to_owned();
+    let named: Vec<_> = names.map(|name| (path(name), fs::read(session.path(name)).unwrap_or_default())).collect();
+    if scene.has("OUT") {
+        // Nothing goes to stdout then.
+        assert!(arrived.is_empty(), "{} bytes on stdout", arrived.len());
+        arrived.clone_from(&named[0].1);
+    }
     Outcome {
         sent,
         arrived,
         taken,
+        named,
         status: (!killed).then_some(status),
         stderr: String::from_utf8_lossy(&said).into_owned(),
     }
+}
+
+/// The port in the line `listening on 127.0.0.1:PORT`.
+fn port(said: &[u8]) -> Option<u16> {
+    let said = String::from_utf8_lossy(said);
+    let (line, _) = said.split_once("listening on ")?.1.split_once('\n')?;
+    line.rsplit_once(':')?.1.parse().ok()
 }
 
 /// Waits until something can be done; whether nothing could be until `deadline`.
@@ -416,10 +513,13 @@ fn campaign() -> Vec<Fault> {
     let mut faults = Vec::new();
     for scene in &SCENES {
         for (call, (before, after)) in calls(scene) {
+            if scene.is_spared(&call) {
+                continue;
+            }
             for &errno in errnos(&call) {
                 for (at, occurrence) in OCCURRENCES.into_iter().enumerate() {
                     // Who is told to try again for ever does so.
-                    let again = occurrence == "always" && ["EINTR", "EAGAIN"].contains(&errno);
+                    let again = occurrence == "always" && ["EINTR", "EAGAIN", "ECONNABORTED"].contains(&errno);
                     if again || (at > 0 && at < 4 && after <= at.min(2)) {
                         continue;
                     }
@@ -436,7 +536,7 @@ fn inject(fault: &Fault) -> Option<String> {
     let session = Session::new();
     let trace = format!("trace={}", fault.call);
     let inject = format!("inject={}", fault.inject);
-    play(fault.scene, &session, &["--seccomp-bpf", "-o", "/dev/null", "-e", &trace, "-e", &inject]).breach(Some(fault))
+    play(fault.scene, &session, &["-o", "/dev/null", "-e", &trace, "-e", &inject]).breach(Some(fault))
 }
 
 /// Injects all of these faults, as many at once as there are processors. Returns the breaches.
@@ -515,6 +615,7 @@ fn a_breach_is_seen() {
         sent: b"0123456789".to_vec(),
         arrived: arrived.to_vec(),
         taken: Some(taken),
+        named: Vec::new(),
         status,
         stderr: stderr.to_owned(),
     };

@@ -7,7 +7,7 @@ use std::io::{Read, Write, pipe};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::*;
 
@@ -68,6 +68,8 @@ fn what_makes_no_sense_is_refused_before_the_command_starts() {
         let end = run(words, Stdio::null(), Stdio::null()).wait();
         assert_eq!(end.status.code(), Some(2), "{words:?}: {end:?}");
     }
+    let end = run(&["-o", "x", "--", "cat"], Stdio::null(), Stdio::null()).wait();
+    end.failed(2, &["'-o' is no option of 'run'", "./-o"]);
 }
 
 #[test]
@@ -104,6 +106,47 @@ fn a_consumer_that_leaves_ends_the_command_by_sigpipe_as_in_a_shell() {
     drop(out);
     let end = pcproxy.wait();
     assert_eq!((end.status.code(), end.stderr.as_str()), (Some(141), ""));
+}
+
+/// The pid that a command says in its first line.
+fn pid_in(out: &mut impl Read) -> Pid {
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        line.extend(read_exactly(&mut *out, 1));
+    }
+    Pid::from_raw(String::from_utf8(line).unwrap().trim().parse().unwrap()).unwrap()
+}
+
+#[test]
+fn a_command_that_is_killed_in_the_middle_is_told_by_its_status_and_its_producer_ends() {
+    let mut yes = Command::new("yes").stdout(Stdio::piped()).spawn().unwrap();
+    let (mut out, output) = pipe().unwrap();
+    let pcproxy = run(&["sh", "-c", "echo $$; exec cat"], yes.stdout.take().unwrap(), output);
+    kill_process(pid_in(&mut out), Signal::KILL).unwrap();
+    let rest = read_to_end(out);
+    assert!(rest.chunks(2).all(|line| line == b"y\n" || line == b"y"), "{} bytes", rest.len());
+    let end = pcproxy.wait();
+    assert_eq!((end.status.code(), end.stderr.as_str()), (Some(137), ""));
+    assert!(!yes.wait().unwrap().success());
+}
+
+#[test]
+fn a_command_that_is_stopped_is_waited_for_and_loses_nothing() {
+    let sent = payload(2 << 20);
+    let ((input, mut into), (mut out, output)) = (pipe().unwrap(), pipe().unwrap());
+    let pcproxy = run(&["sh", "-c", "echo $$; exec cat"], input, output);
+    let command = pid_in(&mut out);
+    kill_process(command, Signal::STOP).unwrap();
+    let feeder = std::thread::spawn({
+        let sent = sent.clone();
+        move || into.write_all(&sent).unwrap()
+    });
+    // It does not turn in circles meanwhile.
+    pcproxy.settle();
+    kill_process(command, Signal::CONT).unwrap();
+    assert_arrived(&read_to_end(out), &sent, "after the stop");
+    feeder.join().unwrap();
+    pcproxy.wait().succeeded("stopped and continued");
 }
 
 #[test]

@@ -70,18 +70,16 @@ impl Wrapped {
     }
 
     /// How it ended; none while it runs.
-    pub fn exit(&mut self) -> Option<Exit> {
-        // Should the system not say, nothing is left to wait for.
-        let status = match self.child.try_wait() {
-            Ok(None) => return None,
-            Ok(Some(status)) => status,
-            Err(_) => return Some(Exit::Code(125)),
-        };
-        Some(match (status.code(), status.signal()) {
+    ///
+    /// # Errors
+    /// When the system does not say: nothing is left to wait for then.
+    pub fn exit(&mut self) -> io::Result<Option<Exit>> {
+        let Some(status) = self.child.try_wait()? else { return Ok(None) };
+        Ok(Some(match (status.code(), status.signal()) {
             (Some(code), _) => Exit::Code(code as u8),
             (None, Some(signal)) => Exit::Signal(signal),
             (None, None) => Exit::Code(125),
-        })
+        }))
     }
 
     /// Passes a signal on to it.

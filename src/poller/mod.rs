@@ -109,16 +109,27 @@ impl Poller {
     /// Adds a descriptor, which must stay open until the poller is dropped. Nothing, if it cannot
     /// be waited for, since it is always ready.
     pub fn add(&mut self, fd: impl AsFd, interest: Interest) -> Option<Key> {
-        let key = Key(self.table.len());
-        self.table.push(Entry { fd: fd.as_fd().as_raw_fd(), interest: Interest::Nothing, lost: false });
-        let added = self.change(key, interest);
-        if added.as_ref().is_err_and(|error| Errno::from_io_error(error) == Some(Errno::PERM)) {
+        let (key, added) = self.enter(fd, interest);
+        if added.is_err_and(|error| Errno::from_io_error(&error) == Some(Errno::PERM)) {
             self.table.pop();
             return None;
         }
+        Some(key)
+    }
+
+    /// Adds a pipe, which must stay open until the poller is dropped. Should the system refuse to wait
+    /// for it, it is tried again and again.
+    pub fn add_pipe(&mut self, fd: impl AsFd, interest: Interest) -> Key {
+        self.enter(fd, interest).0
+    }
+
+    fn enter(&mut self, fd: impl AsFd, interest: Interest) -> (Key, io::Result<()>) {
+        let key = Key(self.table.len());
+        self.table.push(Entry { fd: fd.as_fd().as_raw_fd(), interest: Interest::Nothing, lost: false });
+        let added = self.change(key, interest);
         let entry = &mut self.table[key.0];
         (entry.interest, entry.lost) = (interest, added.is_err());
-        Some(key)
+        (key, added)
     }
 
     /// Waits for `interest` from now on. Readiness that is there already is reported anew.

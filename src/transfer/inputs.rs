@@ -109,7 +109,7 @@ impl Inputs {
         let mut endpoint = match opening {
             Opening::There(endpoint) => endpoint,
             Opening::Awaited(awaited) => {
-                self.key = poller.add(&awaited, Interest::Read);
+                self.key = Some(poller.add_pipe(&awaited, Interest::Read));
                 self.awaited = Some(awaited);
                 return Ok(());
             }

@@ -176,7 +176,7 @@ fn wait_for(
             Ok(Opening::There(endpoint)) => Some(Ok(endpoint)),
             Err(error) => Some(Err(error)),
             Ok(Opening::Awaited(one)) => {
-                awaited.push((at, poller.add(&one, Interest::Read), one));
+                awaited.push((at, poller.add_pipe(&one, Interest::Read), one));
                 None
             }
         });
@@ -187,7 +187,7 @@ fn wait_for(
                 match news {
                     News::Says(what) => reporter.say(what),
                     News::Done(result) => {
-                        key.iter().for_each(|key| poller.set_interest(*key, Interest::Nothing));
+                        poller.set_interest(*key, Interest::Nothing);
                         there[*at] = Some(result);
                     }
                 }

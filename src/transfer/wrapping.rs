@@ -17,6 +17,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// The command of a run.
 #[derive(Debug)]
 pub(super) struct Wrapping {
+    /// What was started, for messages.
+    program: String,
     wrapped: Wrapped,
     /// The poller tells when it ends.
     is_watched: bool,
@@ -37,10 +39,10 @@ impl Wrapping {
         poller: &mut Poller,
     ) -> Result<(Self, Option<Endpoint>, Endpoint), Error> {
         let started = Wrapped::start(&line.program, &line.arguments, own_stdin);
-        let (wrapped, input, output) =
-            started.map_err(|cause| Error::Command(line.program.to_string_lossy().into_owned(), cause))?;
+        let program = line.program.to_string_lossy().into_owned();
+        let (wrapped, input, output) = started.map_err(|cause| Error::Command(program.clone(), cause))?;
         let is_watched = wrapped.pidfd().is_some_and(|pidfd| poller.add(pidfd, Interest::Read).is_some());
-        Ok((Wrapping { wrapped, is_watched, exit: None, failed: false }, input, output))
+        Ok((Wrapping { program, wrapped, is_watched, exit: None, failed: false }, input, output))
     }
 
     /// Asks the command to end.
@@ -77,7 +79,10 @@ impl Transfer {
         }
         let wrapping = self.wrapping.as_mut()?;
         if wrapping.exit.is_none() {
-            wrapping.exit = wrapping.wrapped.exit();
+            wrapping.exit = wrapping.wrapped.exit().unwrap_or_else(|error| {
+                self.reporter.say(format!("{}: the system does not say how it ended: {error}", wrapping.program));
+                Some(Exit::Code(125))
+            });
         }
         let output_is_over = self.directions.last().is_none_or(|down| down.is_over());
         match wrapping.exit {
