@@ -7,15 +7,25 @@
 mod support;
 
 use std::fs::File;
-use std::io::{Read, copy, sink};
+use std::io::{Read, Write, copy, pipe, sink};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use rustix::net::{RecvFlags, recv};
-use support::{Comparison, Contestant, GIB, MIB, Options, Set, Stage, found, interleaved, main_with, roles};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::net::{RecvFlags, recv, sockopt};
+use support::curve::Curve;
+use support::stage::{pipeline, read_until};
+use support::stats::{farthest, greatest, median};
+use support::{
+    Comparison, Contestant, GIB, MIB, Options, Set, Stage, Table, found, interleaved, main_with, proc, roles, trips,
+};
 use tempfile::{NamedTempFile, TempDir};
 
 /// Above 1, pcproxy is faster.
@@ -34,6 +44,9 @@ fn main() -> ExitCode {
         Set { name: "file-to-file", run: file_to_file },
         Set { name: "two-pipes", run: two_pipes },
         Set { name: "two-connections", run: two_connections },
+        Set { name: "command", run: command },
+        Set { name: "rates-10M", run: |options| rates(options, "10M", 10 * MIB) },
+        Set { name: "rates-500M", run: |options| rates(options, "500M", 500 * MIB) },
     ];
     main_with(env!("CARGO_BIN_EXE_pcproxy"), &sets)
 }
@@ -41,6 +54,8 @@ fn main() -> ExitCode {
 /// A contestant that is a script of the shell, called `label`. `X` in it is pcproxy.
 fn script(options: &Options, label: &str, script: &str) -> Option<Contestant> {
     let script = script.replace("X ", &format!("{} ", options.pcproxy));
+    // A part of a pipeline that fails must not count as quick.
+    let script = format!("set -o pipefail; {script}");
     Some(Contestant::new("bash", "bash", &["-c", &script]).called(label.to_owned()))
 }
 
@@ -152,6 +167,9 @@ fn send_to(contestant: &Contestant, file: &str, bytes: u64, stdout: impl Into<St
             Err(_) => thread::sleep(Duration::from_millis(2)),
         }
     };
+    // Otherwise this end would be the slower one: see `LOCAL_SEND_BUFFER` and `flush` of pcproxy.
+    sockopt::set_socket_send_buffer_size(&peer, 512 << 10)?;
+    sockopt::set_tcp_cork(&peer, true)?;
     let start = Instant::now();
     let (file, mut sent) = (File::open(file)?, 0);
     while sent < bytes {
@@ -302,5 +320,209 @@ fn two_connections(options: &Options) -> Result<()> {
         other.finish(bytes)?;
         Ok(start.elapsed())
     });
+    Ok(())
+}
+
+/// `pcproxy run -- cat` beside the pipes that a shell would make.
+fn command(options: &Options) -> Result<()> {
+    let ours = || script(options, "pcproxy run -- cat", "exec X run -- cat");
+    let trips = options.amount(20_000);
+    let contestants = found([ours(), script(options, "cat | cat", "cat | cat")]);
+    let samples = interleaved(options.runs, &contestants, |contestant| trips::run(contestant, trips));
+    let title = format!("command: one byte in, the same byte out, {trips} times a run, µs");
+    print!("{}", trips::table(title, &samples));
+
+    let bytes = options.amount(4 * GIB);
+    let (source, sink) = (roles::source(bytes)?, roles::sink()?);
+    let contestants = found([ours(), script(options, "cat | cat | cat", "cat | cat | cat")]);
+    compare(options, "command: source | X | sink", bytes, &contestants, |contestant| {
+        pipeline(&source, &contestant.words, &sink)
+    });
+
+    let (silence, contestant) = (Duration::from_secs(3), options.pcproxy(&["run", "--", "cat"]));
+    let samples = interleaved(options.runs_up_to(3), &[contestant], |contestant| {
+        let (stdin, mut input) = pipe()?;
+        let (mut output, stdout) = pipe()?;
+        let stage = Stage::start(&contestant.words, stdin, stdout)?;
+        // One byte passes, so that what is idle has worked before.
+        input.write_all(b"x")?;
+        output.read_exact(&mut [0])?;
+        thread::sleep(Duration::from_millis(500));
+        let before = proc::context_switches(stage.id())?;
+        thread::sleep(silence);
+        Ok((proc::context_switches(stage.id())? - before) as f64 / silence.as_secs_f64())
+    });
+    let title = "command: context switches a second in 3 s of silence".to_owned();
+    print!("{}", Comparison { title, figure: "per s", places: 2, ratio: "" }.table(&samples));
+    Ok(())
+}
+
+/// What bytes come from.
+#[derive(Clone, Copy, PartialEq)]
+enum From {
+    File,
+    Pipe,
+    Tcp,
+    Unix,
+}
+
+/// What bytes go to.
+#[derive(Clone, Copy, PartialEq)]
+enum To {
+    File,
+    Pipe,
+    Tcp,
+    Unix,
+    TwoFifos,
+}
+
+const FROM: [(From, &str); 4] = [(From::File, "file"), (From::Pipe, "pipe"), (From::Tcp, "TCP"), (From::Unix, "Unix")];
+const TO: [(To, &str); 5] =
+    [(To::File, "file"), (To::Pipe, "pipe"), (To::Tcp, "TCP"), (To::Unix, "Unix"), (To::TwoFifos, "two FIFOs")];
+
+/// More than any row moves.
+const ENDLESS: u64 = 64 * GIB;
+
+/// The most that is read at once.
+const READ: usize = 1 << 20;
+
+/// How a rate is kept between each pair of ends.
+fn rates(options: &Options, name: &str, rate: u64) -> Result<()> {
+    let time = if options.quick { Duration::from_millis(500) } else { Duration::from_secs(3) };
+    let runs = options.runs_up_to(3);
+    let title = format!("rates-{name}: {} s from each end to each, {runs} runs", time.as_secs_f64());
+    let mut table = Table::new(title, &["", "error %", "farthest off", "burst ms", "worst"]);
+    for (from, from_name) in FROM {
+        for (to, to_name) in TO {
+            let curves: Result<Vec<_>> = (0..runs).map(|_| keep(options, from, to, rate, time)).collect();
+            let mut row = vec![format!("{from_name} to {to_name}")];
+            row.extend(match curves {
+                Ok(curves) => {
+                    let of = |figure: fn(&Curve) -> f64| curves.iter().map(figure).collect::<Vec<_>>();
+                    let (error, burst) = (of(Curve::error), of(Curve::sigma_ms));
+                    vec![
+                        format!("{:+.3}", median(&error)),
+                        format!("{:+.3}", farthest(&error)),
+                        format!("{:.2}", median(&burst)),
+                        format!("{:.2}", greatest(&burst)),
+                    ]
+                }
+                Err(error) => vec![format!("failed: {error:#}")],
+            });
+            table.row(row);
+        }
+    }
+    print!("{table}");
+    Ok(())
+}
+
+/// One run: what came out of `to` while `from` offered more than the rate.
+fn keep(options: &Options, from: From, to: To, rate: u64, time: Duration) -> Result<Curve> {
+    let folder = folder()?;
+    let path = |name: &str| Ok::<_, anyhow::Error>(folder.path().join(name).to_str().context("no text")?.to_owned());
+    let mut words = vec!["--rate".to_owned(), rate.to_string()];
+    let endless = File::create_new(path("endless")?)?;
+    endless.set_len(ENDLESS)?;
+    let (mut stdin, mut source): (Stdio, _) = (Stdio::null(), None);
+    match from {
+        From::File => words.push(path("endless")?),
+        From::Pipe => {
+            let (reader, writer) = pipe()?;
+            source = Some(Stage::start(&roles::source(ENDLESS)?, Stdio::null(), writer)?);
+            stdin = reader.into();
+        }
+        From::Tcp => {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            words.push(format!("tcp://{}", listener.local_addr()?));
+            offer(File::open(path("endless")?)?, move || Ok(listener.accept()?.0));
+        }
+        From::Unix => {
+            let listener = UnixListener::bind(path("from")?)?;
+            words.push(format!("unix:{}", path("from")?));
+            offer(File::open(path("endless")?)?, move || Ok(listener.accept()?.0));
+        }
+    }
+    let output = |word: String| ["-o".to_owned(), word];
+    let mut curve = Curve::new(rate);
+    let start = |words: &[String], stdin: Stdio, stdout: Stdio| {
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        Stage::start(&options.pcproxy(&words).words, stdin, stdout)
+    };
+    match to {
+        To::Pipe => {
+            let (reader, writer) = pipe()?;
+            let _stage = start(&words, stdin, writer.into())?;
+            arrivals(reader, time, &mut curve)?;
+        }
+        To::Tcp => {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            words.extend(output(format!("tcp://{}", listener.local_addr()?)));
+            let _stage = start(&words, stdin, Stdio::null())?;
+            wait_for_peer(&listener)?;
+            arrivals(listener.accept()?.0, time, &mut curve)?;
+        }
+        To::Unix => {
+            let listener = UnixListener::bind(path("to")?)?;
+            words.extend(output(format!("unix:{}", path("to")?)));
+            let _stage = start(&words, stdin, Stdio::null())?;
+            wait_for_peer(&listener)?;
+            arrivals(listener.accept()?.0, time, &mut curve)?;
+        }
+        To::File => {
+            words.extend(output(path("out")?));
+            let _stage = start(&words, stdin, Stdio::null())?;
+            growth(&folder.path().join("out"), time, &mut curve)?;
+        }
+        To::TwoFifos => {
+            for name in ["one", "two"] {
+                mknodat(CWD, path(name)?, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+                words.extend(output(path(name)?));
+            }
+            let _stage = start(&words, stdin, Stdio::null())?;
+            let (one, mut two) = (File::open(path("one")?)?, File::open(path("two")?)?);
+            thread::spawn(move || copy(&mut two, &mut sink()));
+            arrivals(one, time, &mut curve)?;
+        }
+    }
+    drop(source);
+    Ok(curve)
+}
+
+/// Sends `file` to the peer that comes, until it leaves.
+fn offer<S: AsFd>(file: File, accept: impl FnOnce() -> Result<S> + Send + 'static) {
+    thread::spawn(move || {
+        let peer = accept()?;
+        while rustix::fs::sendfile(&peer, &file, None, READ)? > 0 {}
+        Ok::<_, anyhow::Error>(())
+    });
+}
+
+/// Waits until somebody has connected.
+fn wait_for_peer(listener: impl AsFd) -> Result<()> {
+    let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    ensure!(poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&patience))? > 0, "nobody connected");
+    Ok(())
+}
+
+/// Notes what comes out of `from` for some time.
+fn arrivals(mut from: impl Read + AsFd, time: Duration, curve: &mut Curve) -> Result<()> {
+    let mut space = vec![0; READ];
+    let more = read_until(&mut from, Instant::now() + time, &mut space, |now, count| curve.record(now, count))?;
+    ensure!(more, "it ended early");
+    Ok(())
+}
+
+/// Notes how a file grows for some time, by looking at it again and again.
+fn growth(file: &Path, time: Duration, curve: &mut Curve) -> Result<()> {
+    let (deadline, mut size) = (Instant::now() + time, 0);
+    while Instant::now() < deadline {
+        let now_there = file.metadata().map_or(0, |data| data.len());
+        if now_there > size {
+            curve.record(Instant::now(), (now_there - size) as usize);
+            size = now_there;
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+    ensure!(size > 0, "nothing arrived");
     Ok(())
 }

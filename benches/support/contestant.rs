@@ -16,6 +16,8 @@ const PEERS: &[(&[&str], &str)] = &[
     (&["cstream"], "-V"),
     (&["cat"], "--version"),
     (&["dd"], "--version"),
+    (&["nc"], "-h"),
+    (&["socat"], "-V"),
 ];
 
 /// A program with its arguments.
@@ -92,11 +94,11 @@ pub fn header(options: &Options) {
     }
 }
 
-/// The first line that `program` prints.
+/// The first line with a number in it that `program` prints.
 fn first_line(program: &str, arguments: &str) -> Option<String> {
     let output = Command::new(program).args(arguments.split(' ')).stdin(Stdio::null()).output().ok()?;
     let text = [output.stdout, output.stderr].concat();
-    String::from_utf8_lossy(&text).lines().find(|line| !line.trim().is_empty()).map(String::from)
+    String::from_utf8_lossy(&text).lines().find(|line| line.contains(|c: char| c.is_ascii_digit())).map(String::from)
 }
 
 /// What was measured of one contestant: a value a run, or why it failed.

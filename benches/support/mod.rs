@@ -12,6 +12,7 @@ pub mod roles;
 pub mod stage;
 pub mod stats;
 pub mod table;
+pub mod trips;
 pub mod verdict;
 
 pub use contestant::{Contestant, find, found, interleaved};

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{PipeReader, Read, pipe};
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -117,7 +118,7 @@ pub fn pipeline_to(source: &[String], middle: &[String], output: File) -> Result
 /// Reads `pipe` until `deadline` and reports each piece with its time. Returns false once the writer
 /// has left.
 pub fn read_until(
-    pipe: &mut PipeReader,
+    pipe: &mut (impl Read + AsFd),
     deadline: Instant,
     buffer: &mut [u8],
     mut record: impl FnMut(Instant, usize),
