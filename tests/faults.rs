@@ -303,7 +303,7 @@ impl Outcome {
 
 /// The number in `12 bytes arrived`.
 fn arrivals(line: &str) -> Option<usize> {
-    line.split_once(" bytes arrived")?.0.rsplit(' ').next()?.parse().ok()
+    line.split_once(" bytes arrived")?.0.rsplit(' ').next()?.replace(',', "").parse().ok()
 }
 
 /// The number in `12 bytes were read and not delivered`.
