@@ -378,3 +378,184 @@ fn retry_for<R>(
         thread::sleep(Duration::from_millis(1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use proptest::prelude::*;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::budget::{GroupLimit, Terms};
+    use crate::shaping::{TOKENS_PER_BYTE, Unit};
+
+    /// What happens to a group whose members visit a file, at a time that is simulated.
+    #[derive(Clone, Debug)]
+    enum Act {
+        Pass(Duration),
+        /// A member takes what it gets, and uses all of it.
+        Visit(usize),
+        /// A member is killed when it has written so many bytes of its record; another takes its place.
+        Kill(usize, usize),
+        Leave(usize),
+        Set(u64),
+        /// Some byte of the file changes.
+        Damage(usize, u8),
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            6 => (0..30_000_000u64).prop_map(|nanos| Act::Pass(Duration::from_nanos(nanos))),
+            8 => (0..4usize).prop_map(Act::Visit),
+            3 => (0..4usize, 0..700usize).prop_map(|(who, cut)| Act::Kill(who, cut)),
+            1 => (0..4usize).prop_map(Act::Leave),
+            1 => (1_000..10_000_000u64).prop_map(Act::Set),
+        ]
+    }
+
+    /// A group in a file, its members, and the most that they may have been granted.
+    struct World {
+        folder: RuntimeFolder,
+        path: std::path::PathBuf,
+        members: Vec<(GroupFile, Id)>,
+        started: u32,
+        now: Duration,
+        limit: GroupLimit,
+        /// A bucket that was full at first, in billionths of a byte.
+        allowed: i128,
+        /// From now on, only nothing may crash.
+        damaged: bool,
+        _temporary: TempDir,
+    }
+
+    impl World {
+        fn new(rate: u64) -> Self {
+            let temporary = tempfile::tempdir().unwrap();
+            fs::set_permissions(&temporary, PermissionsExt::from_mode(0o700)).unwrap();
+            let folder = RuntimeFolder::at(temporary.path());
+            let limit = GroupLimit { rate, unit: Unit::Bytes, burst: None, lasting: true };
+            let mut world = World {
+                path: folder.path_of("all.group"),
+                folder,
+                members: Vec::new(),
+                started: 0,
+                now: clock::now(),
+                limit,
+                allowed: 0,
+                damaged: false,
+                _temporary: temporary,
+            };
+            world.allowed = world.burst();
+            world.members = (0..4).map(|_| world.start()).collect();
+            world.set(rate);
+            world
+        }
+
+        fn start(&mut self) -> (GroupFile, Id) {
+            self.started += 1;
+            let file = GroupFile::open(&self.folder, "all".parse().unwrap(), true).unwrap().unwrap();
+            (file, Id { pid: self.started, nonce: 7 })
+        }
+
+        fn burst(&self) -> i128 {
+            // Each account can hold a byte, those of the killed too.
+            i128::from(self.limit.rate) * 12_000_000 + 100 * TOKENS_PER_BYTE as i128
+        }
+
+        fn set(&mut self, rate: u64) {
+            let (limit, now) = (GroupLimit { rate, ..self.limit }, self.now);
+            let set = self.members[0].0.update(|budget| budget.set_limit(Some(limit), now));
+            // A damaged file says so, and the limit stays.
+            if matches!(set, Ok(Some(Ok(())))) {
+                self.limit = limit;
+                self.allowed = self.allowed.min(self.burst());
+            }
+        }
+
+        fn pass(&mut self, time: Duration) {
+            self.now += time;
+            let dripped = i128::from(self.limit.rate) * time.as_nanos() as i128;
+            self.allowed = (self.allowed + dripped).min(self.burst());
+        }
+
+        /// Bytes that a member is granted that wants no end of them.
+        fn visit(&mut self, who: usize) -> u64 {
+            let (file, id) = &mut self.members[who];
+            let terms = Terms::default();
+            let ask =
+                Ask { id: *id, terms, give_back: 0, used: 0, want: u64::MAX, now: self.now, late: Duration::ZERO };
+            match file.ask(&ask) {
+                Reply::Answer(answer) => {
+                    assert!(self.damaged || answer.rate == Some(self.limit.rate), "the limit is {:?}", answer.rate);
+                    answer.bytes
+                }
+                Reply::Pending { .. } => panic!("nobody else is there"),
+                Reply::Failed { .. } => 0,
+            }
+        }
+
+        fn act(&mut self, act: Act) -> Result<(), TestCaseError> {
+            match act {
+                Act::Pass(time) => self.pass(time),
+                Act::Visit(who) => {
+                    let granted = self.visit(who);
+                    self.allowed -= i128::from(granted) * TOKENS_PER_BYTE as i128;
+                    prop_assert!(self.damaged || self.allowed >= 0, "{granted} bytes, {} too many", -self.allowed);
+                }
+                Act::Kill(who, written) => {
+                    let before = fs::read(&self.path).unwrap();
+                    self.visit(who);
+                    let mut after = fs::read(&self.path).unwrap();
+                    let begin = before.iter().zip(&after).position(|(old, new)| old != new).unwrap_or(before.len());
+                    // The record begins a little before: with its magic number, which is the same.
+                    let begin = begin.saturating_sub(8);
+                    let end = (begin + written).min(after.len());
+                    for (at, byte) in after.iter_mut().enumerate().skip(end) {
+                        *byte = before.get(at).copied().unwrap_or(0);
+                    }
+                    fs::write(&self.path, after).unwrap();
+                    let other = self.start();
+                    self.members[who] = other;
+                }
+                Act::Leave(who) => {
+                    let id = self.members[who].1;
+                    let _ = self.members[who].0.update(|budget| budget.retain(|account| account.id != id));
+                }
+                Act::Set(rate) => self.set(rate),
+                Act::Damage(at, bits) => {
+                    self.damaged = true;
+                    let mut bytes = fs::read(&self.path).unwrap();
+                    for place in [at, 256 * 1024 + at] {
+                        if let Some(byte) = bytes.get_mut(place) {
+                            *byte ^= bits;
+                            fs::write(&self.path, bytes).unwrap();
+                            break;
+                        }
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Members that are killed while they write, and that leave: nobody gets more than the limit and
+        /// its burst, and nobody forgets the limit. A file that is damaged crashes nobody.
+        #[test]
+        fn members_that_are_killed_at_any_byte_and_a_damaged_file_break_no_promise(
+            rate in 1_000..10_000_000u64,
+            acts in prop::collection::vec(act(), 1..80),
+            damage in prop::option::weighted(0.3, (0..700usize, 1..255u8)),
+            after in prop::collection::vec(act(), 1..20),
+        ) {
+            let mut world = World::new(rate);
+            for act in acts.into_iter().chain(damage.map(|(at, bits)| Act::Damage(at, bits))).chain(after) {
+                world.act(act)?;
+            }
+        }
+    }
+}

@@ -99,7 +99,7 @@ impl RuntimeFolder {
 
     /// A folder for a test.
     #[cfg(test)]
-    pub(super) fn at(path: &Path) -> Self {
+    pub(crate) fn at(path: &Path) -> Self {
         Self::existing(Place { path: path.to_owned(), may_be_shared: true }).unwrap().unwrap()
     }
 
