@@ -365,7 +365,7 @@ fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
 #[test]
 fn sentinels_tell_where_the_store_is() {
     let Some(server) = Server::start(&[]) else { return };
-    let sentinel = server.sentinel();
+    let sentinel = server.sentinel("");
     let site = Site::new(1, RATE);
     // The first of them does not run.
     let url = format!("valkey+sentinel://127.0.0.1:1,127.0.0.1:{}/main", sentinel.port);
@@ -379,10 +379,55 @@ fn sentinels_tell_where_the_store_is() {
 }
 
 #[test]
-fn the_node_of_a_cluster_that_has_the_group_is_found_from_any_other() {
+fn sentinels_that_ask_for_a_password_get_that_of_the_store() {
+    let Some(server) = Server::start(&["--requirepass", "sesame"]) else { return };
+    let lines = "requirepass sesame\nsentinel auth-pass main sesame\n";
+    let sentinel = server.sentinel(lines);
+    let site = Site::new(1, RATE);
+    let url = format!("valkey+sentinel://127.0.0.1:{}/main", sentinel.port);
+    let share = |password: &str| {
+        let mut command = site.machines[0].command();
+        command.args(["group", "share", "uplink", "--store", &url]).env("PCPROXY_STORE_PASSWORD", password);
+        command.output().unwrap()
+    };
+    let refused = share("wrong");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("wrong user or password") && !said.contains("sesame") && said.lines().count() == 1, "{said}");
+    let taken = share("sesame");
+    assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
+}
+
+#[test]
+fn sentinels_that_choose_another_server_are_followed() {
+    if !slow_tests() {
+        return;
+    }
+    let (Some(mut primary), Some(replica)) = (Server::start(&[]), Server::start(&[])) else { return };
+    replica.call(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]);
+    wait_until("the replica to follow", || replica.call(&["INFO", "replication"]).contains("master_link_status:up"));
+    let sentinel =
+        primary.sentinel("sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 5000\n");
+    wait_until("the sentinel to know the replica", || {
+        sentinel.call(&["SENTINEL", "replicas", "main"]).contains(&replica.port.to_string())
+    });
+    let mut site = Site::new(4, RATE);
+    site.share(&[format!("valkey+sentinel://127.0.0.1:{}/main", sentinel.port)], &[]);
+    site.start(2);
+    site.until("full use", millis(8000), fully_used);
+    primary.kill();
+    wait_until("the sentinel to choose the replica", || replica.call(&["ROLE"]).starts_with("master"));
+    // By then every share that the primary lent has ended.
+    thread::sleep(millis(2000));
+    site.until("full use", millis(6000), fully_used);
+    thread::sleep(millis(500));
+    site.check_all_windows();
+}
+
+/// Two nodes of a cluster, of which each has half of the keys.
+fn cluster() -> Option<[Server; 2]> {
     let free = || std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
     let start = || Server::start(&["--cluster-enabled", "yes", "--cluster-port", &free()]);
-    let (Some(one), Some(other)) = (start(), start()) else { return };
+    let (one, other) = (start()?, start()?);
     one.call(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]);
     other.call(&["CLUSTER", "ADDSLOTSRANGE", "8192", "16383"]);
     let bus = other.call(&["CONFIG", "GET", "cluster-port"]);
@@ -391,6 +436,44 @@ fn the_node_of_a_cluster_that_has_the_group_is_found_from_any_other() {
     for node in [&one, &other] {
         wait_until("the cluster", || node.call(&["CLUSTER", "INFO"]).contains("cluster_state:ok"));
     }
+    Some([one, other])
+}
+
+#[test]
+fn keys_that_are_under_way_to_another_node_of_a_cluster_are_found_there() {
+    let Some([one, other]) = cluster() else { return };
+    let mut site = Site::new(2, RATE);
+    site.share(&[one.url(), other.url()], &[]);
+    site.start(1);
+    site.until("full use", millis(8000), fully_used);
+    let keys = ["pcproxy:1:{uplink}:uplink", "pcproxy:1:{uplink}:uplink:machines"];
+    let slot = one.call(&["CLUSTER", "KEYSLOT", keys[0]])[1..].to_owned();
+    let (from, to) = if one.call(&["DBSIZE"]) == ":2" { (&one, &other) } else { (&other, &one) };
+    let id = |node: &Server| node.call(&["CLUSTER", "MYID"]);
+    to.call(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &id(from)]);
+    from.call(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id(to)]);
+    let port = to.port.to_string();
+    let moved = from.call(&["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS", keys[0], keys[1]]);
+    assert_eq!(moved, "+OK");
+    assert!(from.call(&["GET", keys[1]]).starts_with("-ASK "));
+    // Without the store, shares would end within 2 s. To the new node the machines are new, so it
+    // learns before shares grow.
+    thread::sleep(millis(2500));
+    site.until("full use by way of the new node", millis(3000), fully_used);
+    site.machines[0].succeeds(&["group", "set", "uplink", &(RATE - 1).to_string()]);
+    let listed = site.machines[1].succeeds(&["group", "ls", "--json"]);
+    assert!(listed.contains(&format!("\"limit\": {}", RATE - 1)) && !listed.contains("error"), "{listed}");
+    for node in [to, from] {
+        node.call(&["CLUSTER", "SETSLOT", &slot, "NODE", &id(to)]);
+    }
+    thread::sleep(millis(2500));
+    site.until("full use once the keys are there", millis(3000), fully_used);
+    site.check_all_windows();
+}
+
+#[test]
+fn the_node_of_a_cluster_that_has_the_group_is_found_from_any_other() {
+    let Some([one, other]) = cluster() else { return };
     let mut site = Site::new(2, RATE);
     site.share(&[one.url(), other.url()], &[]);
     site.start(1);

@@ -299,23 +299,73 @@ impl Store {
     /// Runs the script on a group. The request names the run of the server that gets it: in a
     /// cluster that is not always the one that was asked first.
     fn run(&mut self, group: &Name, request: impl Fn(u64) -> Vec<u8>) -> Result<Vec<u8>, StoreError> {
-        let [limit, machines] = keys(group);
-        for _ in 0..2 {
-            let request = request(self.run_id()?);
-            let words = |how: &'static [u8], what: &'static [u8]| -> [&[u8]; 6] {
-                [how, what, b"2", limit.as_bytes(), machines.as_bytes(), &request]
-            };
-            let mut answer = self.call(&words(b"EVALSHA", SHA.as_bytes()))?;
+        let [limit, machines] = keys(group).map(String::into_bytes);
+        self.evaluate(SCRIPT, &SHA, |run| vec![b"2".to_vec(), limit.clone(), machines.clone(), request(run)])
+    }
+
+    /// Runs a script, with what stands behind it: the number of keys, the keys, and the arguments for
+    /// this run of the server.
+    fn evaluate(&mut self, script: &str, sha: &str, rest: impl Fn(u64) -> Vec<Vec<u8>>) -> Result<Vec<u8>, StoreError> {
+        let answer = self.at_the_right_node(|store, asking| {
+            let rest = rest(store.run_id()?);
             // A restart or a failover empties the cache of scripts.
-            if is_unknown(&answer) {
-                answer = self.call(&words(b"EVAL", SCRIPT.as_bytes()))?;
+            for (how, what) in [("EVALSHA", sha), ("EVAL", script)] {
+                let mut words = vec![how.as_bytes(), what.as_bytes()];
+                words.extend(rest.iter().map(Vec::as_slice));
+                match store.call_when(asking, &words)? {
+                    Value::Refusal(why) if why.starts_with("NOSCRIPT") => {}
+                    answer => return Ok(answer),
+                }
             }
-            if !self.follow(&answer) {
-                let answer = self.unless_refused(answer)?;
-                return answer.bytes().ok_or_else(|| self.error("gives a strange answer"));
+            Err(store.error("does not take scripts"))
+        })?;
+        answer.bytes().ok_or_else(|| self.error("gives a strange answer"))
+    }
+
+    /// Has `call` called, and again at the node of a cluster that the answer names, for good (MOVED), or
+    /// only this once while the keys are under way to it (ASK): then `call` is told so.
+    fn at_the_right_node(
+        &mut self,
+        call: impl Fn(&mut Store, bool) -> Result<Value, StoreError>,
+    ) -> Result<Value, StoreError> {
+        let mut asked: Option<(String, u16)> = None;
+        for _ in 0..3 {
+            let answer = match asked.take() {
+                None => call(self, false)?,
+                Some(node) => {
+                    let home = (self.moved.replace(node), self.connection.take());
+                    let answer = call(self, true);
+                    (self.moved, self.connection) = home;
+                    answer?
+                }
+            };
+            let Value::Refusal(why) = &answer else { return Ok(answer) };
+            if let Some(node) = self.node(why, "MOVED ") {
+                (self.moved, self.connection) = (Some(node), None);
+            } else if let Some(node) = self.node(why, "ASK ") {
+                asked = Some(node);
+            } else {
+                return self.unless_refused(answer);
             }
         }
         Err(self.error("its cluster is being rearranged"))
+    }
+
+    /// The node that a refusal of this kind names.
+    fn node(&self, why: &str, kind: &str) -> Option<(String, u16)> {
+        let (host, port) = why.strip_prefix(kind)?.rsplit(' ').next()?.rsplit_once(':')?;
+        // A node that does not know its own name has the one that it was asked by.
+        let same = || if let Place::Tcp(host, _) = &self.address.place { host.clone() } else { String::new() };
+        let host = if host.is_empty() { same() } else { host.to_owned() };
+        Some((host, port.parse().ok()?))
+    }
+
+    /// Calls a node, which gets the keys at present if `asking`.
+    fn call_when(&mut self, asking: bool, words: &[&[u8]]) -> Result<Value, StoreError> {
+        if asking {
+            self.call(&[b"ASKING"])?;
+        }
+        self.call(words)
     }
 
     /// Offers a plan of a group, and reports what `machine` has used of its quota. Returns what the
@@ -324,55 +374,28 @@ impl Store {
     /// # Errors
     /// As [`renew`](Self::renew).
     pub fn exchange(&mut self, group: &Name, offer: &Offer, machine: u64) -> Result<Heard, StoreError> {
-        let strange = "has data of another version of pcproxy";
         let [limit, _] = keys(group);
         let used = format!("{limit}:used:{}", offer.report.map_or(0, |report| report.begun));
         let plan = offer.plan.as_ref().map(|plan| wire::plan(offer.version, plan.as_ref())).transpose();
         let plan = plan.map_err(|_| self.error("cannot take such a plan"))?.unwrap_or_default();
         let double = |number: u64| (number as f64).to_le_bytes();
         let report = offer.report.map(|report| (double(report.used), double(report.heard)));
-        let (machine, kept_for) = (machine.to_le_bytes(), KEPT_FOR.to_string());
-        for _ in 0..2 {
-            let words = |how: &'static [u8], what: &'static [u8]| {
-                let mut words: Vec<&[u8]> = vec![how, what, b"2", limit.as_bytes(), used.as_bytes(), &plan];
-                if let Some((used, heard)) = &report {
-                    words.extend([&machine[..], used, heard, kept_for.as_bytes()]);
-                }
-                words
-            };
-            let mut answer = self.call(&words(b"EVALSHA", PLAN_SHA.as_bytes()))?;
-            if is_unknown(&answer) {
-                answer = self.call(&words(b"EVAL", PLAN_SCRIPT.as_bytes()))?;
+        let answer = self.evaluate(PLAN_SCRIPT, &PLAN_SHA, |_| {
+            // A key that is not there could not be had while the keys are under way to another node.
+            let second = if report.is_some() { &used } else { &limit };
+            let mut rest = vec![b"2".to_vec(), limit.clone().into(), second.clone().into(), plan.clone()];
+            if let Some((used, heard)) = &report {
+                let kept_for = KEPT_FOR.to_string().into_bytes();
+                rest.extend([machine.to_le_bytes().to_vec(), used.to_vec(), heard.to_vec(), kept_for]);
             }
-            if !self.follow(&answer) {
-                let answer = self.unless_refused(answer)?.bytes();
-                return answer.and_then(|bytes| wire::heard(&bytes)).ok_or_else(|| self.error(strange));
-            }
-        }
-        Err(self.error("its cluster is being rearranged"))
+            rest
+        })?;
+        wire::heard(&answer).ok_or_else(|| self.error("has data of another version of pcproxy"))
     }
 
     /// Asks a server that may not be the one that has the keys.
     fn answer(&mut self, words: &[&[u8]]) -> Result<Value, StoreError> {
-        let mut answer = self.call(words)?;
-        if self.follow(&answer) {
-            answer = self.call(words)?;
-        }
-        self.unless_refused(answer)
-    }
-
-    /// Turns to the node of a cluster that has the keys, if the answer names it.
-    fn follow(&mut self, answer: &Value) -> bool {
-        let Value::Refusal(why) = answer else { return false };
-        let Some(node) = why.strip_prefix("MOVED ").and_then(|rest| rest.rsplit(' ').next()) else { return false };
-        self.moved = node.rsplit_once(':').and_then(|(host, port)| {
-            // A node that does not know its own name has the one that it was asked by.
-            let same = || if let Place::Tcp(host, _) = &self.address.place { host.clone() } else { String::new() };
-            let host = if host.is_empty() { same() } else { host.to_owned() };
-            Some((host, port.parse().ok()?))
-        });
-        self.connection = None;
-        true
+        self.at_the_right_node(|store, asking| store.call_when(asking, words))
     }
 
     fn call(&mut self, words: &[&[u8]]) -> Result<Value, StoreError> {
@@ -454,9 +477,18 @@ impl Store {
         let mut reason = "has no sentinels".to_owned();
         for (host, port) in sentinels {
             let asked = self.open(host, *port).and_then(|mut sentinel| {
-                sentinel
-                    .call(&[b"SENTINEL", b"get-master-addr-by-name", name.as_bytes()], PATIENCE)
-                    .map_err(|error| self.error(trouble(&error)))
+                let mut say =
+                    |words: &[&[u8]]| sentinel.call(words, PATIENCE).map_err(|error| self.error(trouble(&error)));
+                let question: [&[u8]; 3] = [b"SENTINEL", b"get-master-addr-by-name", name.as_bytes()];
+                match (say(&question)?, self.password()?) {
+                    (Value::Refusal(why), Some(password)) if why.starts_with("NOAUTH") => {
+                        match say(&[b"AUTH", password.as_bytes()])? {
+                            Value::Refusal(why) => Ok(Value::Refusal(why)),
+                            _ => say(&question),
+                        }
+                    }
+                    (answer, _) => Ok(answer),
+                }
             });
             match asked {
                 Ok(Value::List(found)) if found.len() == 2 => {
@@ -517,11 +549,6 @@ pub struct Heard {
     pub version: u64,
     /// The plan, if there is one.
     pub plan: Option<Plan>,
-}
-
-/// The server has not seen the script yet, or has forgotten it.
-fn is_unknown(answer: &Value) -> bool {
-    matches!(answer, Value::Refusal(why) if why.starts_with("NOSCRIPT"))
 }
 
 /// The keys of a group. What is in braces decides which node of a cluster has them: the groups of

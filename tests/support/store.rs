@@ -55,12 +55,13 @@ impl Server {
         panic!("the server does not start: {}", server.log());
     }
 
-    /// A sentinel that watches this server and calls it `main`. It ends with the result.
-    pub fn sentinel(&self) -> Server {
+    /// A sentinel that watches this server and calls it `main`, with these lines in its configuration
+    /// too. It ends with the result.
+    pub fn sentinel(&self, lines: &str) -> Server {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
         let path = folder.path().join("sentinel.conf");
-        fs::write(&path, format!("port {port}\nsentinel monitor main 127.0.0.1 {} 1\n", self.port)).unwrap();
+        fs::write(&path, format!("port {port}\nsentinel monitor main 127.0.0.1 {} 1\n{lines}", self.port)).unwrap();
         let mut command = Command::new(program().unwrap());
         command.arg(&path).arg("--sentinel").current_dir(folder.path());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
