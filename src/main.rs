@@ -48,7 +48,7 @@ fn move_bytes(config: &Config) -> ExitCode {
             ExitCode::from(die_by(signal))
         }
         // As a bad command line: nothing was read.
-        Err(Error::Group(error)) => {
+        Err(error @ (Error::Group(_) | Error::Spill(..))) => {
             say(error);
             ExitCode::from(2)
         }

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use memchr::memchr_iter;
 use memmap2::MmapMut;
@@ -14,6 +16,9 @@ const CHUNK: usize = 128 * 1024;
 
 /// How many emptied chunks are kept: mapping a fresh one costs more than filling it.
 const SPARE: usize = 16;
+
+/// How much memory of other sizes is kept.
+const EMPTIED: usize = 8;
 
 /// Bytes in user memory, in chunks that are mapped when the buffer reaches them and unmapped
 /// when it has passed them.
@@ -39,20 +44,52 @@ pub struct Chunks {
     size: usize,
     /// Chunks that were emptied, to be filled again while their pages are there.
     spare: Vec<Chunk>,
+    /// Memory of other sizes that was pushed and has been emptied, for whoever pushed it.
+    emptied: Vec<MmapMut>,
 }
 
 #[derive(Debug)]
 struct Chunk {
-    bytes: MmapMut,
+    bytes: Memory,
     /// What is held lies from `start` to `end`.
     start: usize,
     end: usize,
 }
 
+/// Mapped memory.
+#[derive(Debug)]
+enum Memory {
+    Own(MmapMut),
+    /// Somebody else reads it as well, so it is full and stays as it is.
+    Shared(Arc<MmapMut>),
+}
+
+impl Deref for Memory {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Memory::Own(memory) => memory,
+            Memory::Shared(memory) => memory,
+        }
+    }
+}
+
+impl Memory {
+    /// From `start` on, to be filled; empty if it is shared.
+    fn free_from(&mut self, start: usize) -> &mut [u8] {
+        match self {
+            Memory::Own(memory) => &mut memory[start..],
+            Memory::Shared(_) => &mut [],
+        }
+    }
+}
+
 impl Chunks {
     /// An empty buffer, meant for at most `capacity` bytes: no chunk is larger.
     pub fn new(capacity: usize) -> Self {
-        let mut chunks = Chunks { chunks: VecDeque::new(), len: 0, size: CHUNK, spare: Vec::new() };
+        let mut chunks =
+            Chunks { chunks: VecDeque::new(), len: 0, size: CHUNK, spare: Vec::new(), emptied: Vec::new() };
         chunks.set_capacity(capacity);
         chunks
     }
@@ -80,11 +117,34 @@ impl Chunks {
         if self.chunks.back().is_none_or(|last| last.end == last.bytes.len()) {
             let chunk = match self.spare.pop() {
                 Some(chunk) => chunk,
-                None => Chunk { bytes: MmapMut::map_anon(self.size)?, start: 0, end: 0 },
+                None => Chunk { bytes: Memory::Own(MmapMut::map_anon(self.size)?), start: 0, end: 0 },
             };
             self.chunks.push_back(chunk);
         }
-        Ok(self.chunks.back_mut().map_or(&mut [], |last| &mut last.bytes[last.end..]))
+        Ok(self.chunks.back_mut().map_or(&mut [], |last| last.bytes.free_from(last.end)))
+    }
+
+    /// Takes memory with `filled` bytes from its start on, behind what is held. More go behind them.
+    pub(super) fn push(&mut self, memory: MmapMut, filled: usize) {
+        self.len += filled;
+        self.chunks.push_back(Chunk { bytes: Memory::Own(memory), start: 0, end: filled });
+    }
+
+    /// Takes memory that is full and that somebody else still reads, behind what is held.
+    pub(super) fn push_shared(&mut self, memory: Arc<MmapMut>) {
+        self.len += memory.len();
+        let end = memory.len();
+        self.chunks.push_back(Chunk { bytes: Memory::Shared(memory), start: 0, end });
+    }
+
+    /// The last bytes that were taken, `length` of them, in one piece.
+    pub(super) fn last(&self, length: usize) -> &[u8] {
+        self.chunks.back().map_or(&[], |last| &last.bytes[last.end - length..last.end])
+    }
+
+    /// Memory that was [pushed](Self::push) and has been emptied, if there is some.
+    pub(super) fn take_emptied(&mut self) -> Option<MmapMut> {
+        self.emptied.pop()
     }
 
     /// Counts `filled` bytes of [`writable`](Self::writable) as held. At most its length.
@@ -178,11 +238,14 @@ impl Chunks {
     /// The first chunk has been emptied: it is the next to be filled, from its start, or
     /// goes back to the system if enough are waiting already.
     fn recycle(&mut self) {
-        if let Some(chunk) = self.chunks.pop_front()
-            && chunk.bytes.len() == self.size
-            && self.spare.len() < SPARE
-        {
+        let Some(chunk) = self.chunks.pop_front() else { return };
+        if chunk.bytes.len() == self.size && self.spare.len() < SPARE {
             self.spare.push(Chunk { start: 0, end: 0, ..chunk });
+        } else if let Memory::Own(memory) = chunk.bytes
+            && memory.len() > self.size
+            && self.emptied.len() < EMPTIED
+        {
+            self.emptied.push(memory);
         }
     }
 }

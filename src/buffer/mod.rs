@@ -4,11 +4,13 @@ mod chunks;
 mod patience;
 mod pipe;
 mod records;
+mod spill;
 
 pub use chunks::Chunks;
 pub use patience::Patience;
 pub use pipe::{KernelPipe, Splice};
 pub use records::{RecordIndex, Records};
+pub use spill::{BLOCK, LEAST_MEMORY, Order, Report, Spill};
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,9 +29,23 @@ pub trait Buffer {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// How many bytes from the front on can be had now. The others are on a disk.
+    fn available(&self) -> usize {
+        self.len()
+    }
+    /// Whether more bytes can be taken in now: a disk may have to take some first.
+    fn has_room(&self) -> bool {
+        true
+    }
+    /// Whether no more bytes become available before some have left.
+    fn is_choked(&self) -> bool {
+        false
+    }
+    /// Brings up to date what is available. Nothing else changes that but bytes that leave.
+    fn tend(&mut self) {}
     /// Takes all of `data`, behind what is held.
     fn append(&mut self, data: &[u8]);
-    /// The records held, where the buffer looks for them.
+    /// The records that are available, where the buffer looks for them.
     fn records(&self) -> Records {
         Records::default()
     }
@@ -78,6 +94,21 @@ pub fn check_size(size: u64) -> Result<usize, String> {
     Ok(size)
 }
 
+/// Whether a buffer that spills may have `size` bytes: from 1 to what files may have.
+///
+/// # Errors
+/// Why it may not.
+pub fn check_spilled_size(size: u64) -> Result<usize, String> {
+    match size {
+        0 => Err("must be at least 1 byte".to_owned()),
+        size if size > LARGEST_FILE => Err("is more than a file can hold, which is 8 EiB".to_owned()),
+        size => Ok(usize::try_from(size).unwrap_or(usize::MAX)),
+    }
+}
+
+/// The most bytes that any file system has in a file.
+const LARGEST_FILE: u64 = i64::MAX as u64;
+
 /// First-in, first-out: pipes of the kernel's in front, user memory behind them.
 ///
 /// Bytes that are spliced in stay in the kernel and are spliced out again by reference. What
@@ -100,8 +131,14 @@ pub struct Fifo {
     /// Bytes to each.
     pipe_size: usize,
     chunks: Chunks,
-    /// Where records end; all bytes are in memory then.
+    /// Where records end among the available bytes, which are all in memory then.
     index: Option<RecordIndex>,
+    /// Ends of records that have entered so far, where these are looked for.
+    entered: u64,
+    /// What does not fit in memory.
+    spill: Option<Box<Spill>>,
+    /// The space that was asked for last is that of the spill.
+    fills_spill: bool,
 }
 
 impl Fifo {
@@ -123,7 +160,54 @@ impl Fifo {
             pipe_size: Self::pipe_size(capacity),
             chunks: Chunks::new(capacity),
             index: None,
+            entered: 0,
+            spill: None,
+            fills_spill: false,
         }
+    }
+
+    /// Holds at most `memory` bytes in memory from now on. The others go to a disk: see
+    /// [`take_order`](Self::take_order).
+    pub fn spill_beyond(&mut self, memory: usize) {
+        self.spill = Some(Box::new(Spill::new(memory)));
+        self.most_pipes = self.most_pipes.min(self.pipes_wanted());
+    }
+
+    /// The next thing that the disk has to do.
+    pub fn take_order(&mut self) -> Option<Order> {
+        self.spill.as_mut()?.take_order()
+    }
+
+    /// The disk has done something.
+    pub fn hear(&mut self, report: Report) {
+        if let Some(spill) = &mut self.spill {
+            spill.hear(report);
+        }
+    }
+
+    /// What cannot be held in memory, if there may be such bytes.
+    pub fn spill(&self) -> Option<&Spill> {
+        self.spill.as_deref()
+    }
+
+    /// What cannot be held in memory, to ask it for news.
+    pub fn spill_mut(&mut self) -> Option<&mut Spill> {
+        self.spill.as_deref_mut()
+    }
+
+    /// Ends of records that have entered since the beginning, where these are looked for.
+    pub fn ends_entered(&self) -> u64 {
+        self.entered
+    }
+
+    /// How many pipes there may be: what is in them is memory too.
+    fn pipes_wanted(&self) -> usize {
+        self.spill.as_ref().map_or(Self::PIPES, |spill| Self::PIPES.min(spill.front() / Self::PIPE))
+    }
+
+    /// Whether bytes go behind those on the disk, or there would be too many of them in memory.
+    fn is_spilling(&self) -> bool {
+        self.spill.as_ref().is_some_and(|spill| !spill.is_empty() || self.available() >= spill.front())
     }
 
     /// The same buffer, which must not splice, for records that each end with the byte `end`.
@@ -174,7 +258,7 @@ impl Fifo {
     /// The pipe that is being filled: none while bytes in memory are waiting, which spliced
     /// ones must not overtake.
     fn splice_end(&mut self) -> Option<&mut KernelPipe> {
-        if !self.chunks.is_empty() || self.most_pipes == 0 {
+        if !self.chunks.is_empty() || self.most_pipes == 0 || self.is_spilling() {
             return None;
         }
         if self.pipes.back().is_none_or(KernelPipe::is_full) && self.pipes.len() < self.most_pipes {
@@ -242,13 +326,23 @@ impl Fifo {
     /// # Errors
     /// When the system has no memory left.
     pub fn writable(&mut self) -> io::Result<&mut [u8]> {
-        self.chunks.writable()
+        self.fills_spill = self.is_spilling();
+        match &mut self.spill {
+            Some(spill) if self.fills_spill => spill.writable(),
+            _ => self.chunks.writable(),
+        }
     }
 
     /// Counts `filled` bytes of [`writable`](Self::writable) as held. At most its length.
     pub fn commit(&mut self, filled: usize) {
+        if let Some(spill) = self.spill.as_mut().filter(|_| self.fills_spill) {
+            if let Some(index) = &self.index {
+                self.entered += index.ends_in(&spill.free()[..filled]);
+            }
+            return spill.commit(filled);
+        }
         if let Some(index) = &mut self.index {
-            index.enter(&self.chunks.free()[..filled]);
+            self.entered += index.enter(&self.chunks.free()[..filled]);
         }
         self.chunks.commit(filled);
     }
@@ -271,7 +365,7 @@ impl Fifo {
 
     /// Takes in bytes by reference from now on if `splices`, as far as the consumer splices.
     pub fn splice_in(&mut self, splices: bool) {
-        self.most_pipes = if splices && !self.reads_pipes { Self::PIPES } else { 0 };
+        self.most_pipes = if splices && !self.reads_pipes { self.pipes_wanted() } else { 0 };
     }
 
     /// Takes in nothing by reference from now on, since the producer does not splice. Bytes in
@@ -344,13 +438,42 @@ impl Release for Fifo {
 
 impl Buffer for Fifo {
     fn len(&self) -> usize {
+        self.available() + self.spill.as_ref().map_or(0, |spill| spill.len())
+    }
+    fn available(&self) -> usize {
         self.staged.len() + self.pipes.iter().map(KernelPipe::len).sum::<usize>() + self.chunks.len()
     }
-    fn append(&mut self, data: &[u8]) {
-        if let Some(index) = &mut self.index {
-            index.enter(data);
+    fn has_room(&self) -> bool {
+        !self.is_spilling() || self.spill.as_ref().is_some_and(|spill| spill.has_room())
+    }
+    fn is_choked(&self) -> bool {
+        self.spill.as_ref().is_some_and(|spill| self.available() + BLOCK > spill.front())
+    }
+    fn tend(&mut self) {
+        let available = self.available();
+        let Some(spill) = &mut self.spill else { return };
+        let index = &mut self.index;
+        let passed = |chunks: &Chunks, length| {
+            if let Some(index) = index {
+                index.enter(chunks.last(length));
+            }
+        };
+        if let Err(error) = spill.advance(&mut self.chunks, available, passed)
+            && available == 0
+        {
+            spill.lose(error);
         }
-        self.chunks.append(data);
+    }
+    /// # Panics
+    /// When the system has no memory left, as `Vec` does.
+    fn append(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            let space = self.writable().expect("memory for what is written");
+            let filled = data.len().min(space.len());
+            space[..filled].copy_from_slice(&data[..filled]);
+            self.commit(filled);
+            data = &data[filled..];
+        }
     }
     fn records(&self) -> Records {
         self.index.map_or(Records::default(), |index| index.records())
@@ -360,6 +483,6 @@ impl Buffer for Fifo {
     }
     fn would_copy(&self) -> bool {
         let full = self.pipes.len() == self.most_pipes && self.pipes.back().is_some_and(KernelPipe::is_full);
-        self.most_pipes > 0 && (full || !self.chunks.is_empty())
+        self.most_pipes > 0 && (full || !self.chunks.is_empty() || self.is_spilling())
     }
 }

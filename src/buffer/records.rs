@@ -36,13 +36,23 @@ impl RecordIndex {
         self.records
     }
 
-    /// These bytes have entered, behind all others.
-    pub fn enter(&mut self, bytes: &[u8]) {
+    /// Ends of records in these bytes.
+    pub fn ends_in(&self, bytes: &[u8]) -> u64 {
+        memchr_iter(self.end, bytes).count() as u64
+    }
+
+    /// These bytes have entered, behind all others. Returns how many records end in them.
+    pub fn enter(&mut self, bytes: &[u8]) -> u64 {
         match memrchr(self.end, bytes) {
-            None => self.records.tail += bytes.len(),
+            None => {
+                self.records.tail += bytes.len();
+                0
+            }
             Some(last) => {
-                self.records.ends += memchr_iter(self.end, &bytes[..=last]).count() as u64;
+                let ends = self.ends_in(&bytes[..=last]);
+                self.records.ends += ends;
                 self.records.tail = bytes.len() - last - 1;
+                ends
             }
         }
     }

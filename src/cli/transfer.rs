@@ -2,20 +2,22 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
 use pcproxy::budget::{GroupRequest, Name, Terms};
+use pcproxy::buffer::{LEAST_MEMORY, check_size, check_spilled_size};
 use pcproxy::endpoint::{Address, AddressError, Algorithm};
 use pcproxy::report::{Reports, Show, Target};
 use pcproxy::shaping::{Burst, Rate, Schedule, Unit, parse_burst, unit_of_schedule};
 use pcproxy::stats::RecordKind;
-use pcproxy::transfer::Config;
+use pcproxy::transfer::{Config, SpillTo};
 use pcproxy::units::{RateUnit, Speed, parse_interval, parse_rate, parse_size, parse_speed, parse_time, show_size};
 
-use super::words::{self, RateOrOff, buffer_size, command_like, rate_or_off, refused, text};
+use super::words::{self, RateOrOff, command_like, rate_or_off, refused, text};
 
 /// What to read and what to write.
 #[derive(Debug, Args)]
@@ -54,9 +56,21 @@ pub struct Ends {
 pub struct Transfer {
     /// Hold at most SIZE bytes [default: 64K, and 1M where an INPUT has a name]
     ///
-    /// From 1 byte to the memory of the machine. Memory is taken only as the buffer fills.
-    #[arg(short, long, short_alias = 'B', alias = "buffer-size", value_name = "SIZE", value_parser = buffer_size, help_heading = "Buffer")]
-    buffer: Option<usize>,
+    /// From 1 byte to the memory of the machine, or more with --spill. Memory is taken only as the
+    /// buffer fills.
+    #[arg(short, long, short_alias = 'B', alias = "buffer-size", value_name = "SIZE", value_parser = BufferSize::parse, help_heading = "Buffer")]
+    buffer: Option<BufferSize>,
+
+    /// Keep what does not fit in memory in a file in DIR
+    ///
+    /// The file has no name and goes with the run, however that ends. Parts that were delivered go
+    /// back to the file system. When the disk is full the producer waits.
+    #[arg(long, value_name = "DIR", help_heading = "Buffer")]
+    spill: Option<PathBuf>,
+
+    /// With --spill, keep at most SIZE bytes in memory
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = memory_size, requires = "spill", help_heading = "Buffer")]
+    memory: usize,
 
     /// Resume a paused producer once the buffer has drained to this size [default: 50%]
     ///
@@ -221,6 +235,34 @@ pub struct Transfer {
     no_control: bool,
 }
 
+/// How much a buffer is to hold, with the text it was given as.
+#[derive(Clone, Debug)]
+struct BufferSize {
+    text: String,
+    bytes: u64,
+}
+
+impl BufferSize {
+    fn parse(text: &str) -> Result<Self> {
+        Ok(BufferSize { text: text.to_owned(), bytes: parse_size(text)? })
+    }
+
+    /// The size, if a buffer can have it that `spills` or does not.
+    fn checked(&self, spills: bool) -> Result<usize> {
+        let checked = if spills { check_spilled_size(self.bytes) } else { check_size(self.bytes) };
+        checked.map_err(|reason| anyhow!(refused("--buffer", &self.text, reason)))
+    }
+}
+
+/// How much of a buffer that spills stays in memory.
+fn memory_size(text: &str) -> Result<usize> {
+    let size = parse_size(text)?;
+    if size < LEAST_MEMORY as u64 {
+        bail!("must be at least {}", show_size(LEAST_MEMORY as u64));
+    }
+    check_size(size).map_err(|reason| anyhow!(reason))
+}
+
 /// A number of bytes, or a share of the buffer, with the text it was given as.
 #[derive(Clone, Debug)]
 struct Share {
@@ -318,7 +360,8 @@ impl Transfer {
     /// # Errors
     /// One line for the user, if the options contradict each other.
     pub fn config(&self, buffer: usize) -> Result<Config> {
-        let buffer = self.buffer.unwrap_or(buffer);
+        let given = self.buffer.as_ref().map(|size| size.checked(self.spill.is_some())).transpose()?;
+        let buffer = given.unwrap_or(buffer);
         let (low_water, low_share) = self.low_water.of(buffer);
         let (start_at, _) = self.start_at.of(buffer);
         if start_at > buffer {
@@ -362,6 +405,7 @@ impl Transfer {
             connect_timeout: Duration::ZERO,
             command: None,
             buffer,
+            spill: self.spill.clone().map(|folder| SpillTo { folder, memory: self.memory }),
             low_water,
             low_share,
             start_at,

@@ -7,7 +7,7 @@ use clap::CommandFactory;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::tz::TimeZone;
-use pcproxy::buffer::check_size;
+use pcproxy::buffer::check_spilled_size;
 use pcproxy::control::Request;
 use pcproxy::report::say;
 use pcproxy::units::{RateChange, Speed, parse_size, parse_speed, printable};
@@ -80,9 +80,9 @@ pub fn new_rate(text: &str) -> Result<NewRate> {
     })
 }
 
-/// A size for a buffer, from 1 byte to what the memory allows.
+/// A size for the buffer of a run, which knows whether it can have that.
 pub fn buffer_size(text: &str) -> Result<usize> {
-    check_size(parse_size(text)?).map_err(|reason| anyhow!(reason))
+    check_spilled_size(parse_size(text)?).map_err(|reason| anyhow!(reason))
 }
 
 /// A parser of texts for people, such as names. Bytes that are not UTF-8 become U+FFFD, as records

@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::{io, thread};
 
-use nix::sys::signal::SigSet;
-
 use super::{Endpoint, EndpointError};
+use crate::os::block_all_signals;
 
 /// What is heard of an endpoint that is awaited.
 #[derive(Debug)]
@@ -74,8 +73,7 @@ impl Awaited {
         let (sender, news) = channel();
         let mut teller = Teller { news: sender, bell: writer };
         let body = move || {
-            // Signals are for the thread that turns the poller.
-            let _ = SigSet::all().thread_block();
+            block_all_signals();
             let result = open(&mut teller);
             teller.tell(Told::Done(result));
         };

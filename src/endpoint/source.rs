@@ -5,7 +5,7 @@ use rustix::pipe::SpliceFlags;
 
 use super::claim::{Claim, shares_place};
 use super::{Endpoint, EndpointError, Outputs, Splicing, Straight, errno};
-use crate::buffer::{Buffer, Fifo, Splice};
+use crate::buffer::{Fifo, Splice};
 use crate::flow::{Fill, Producer, Upstream};
 use crate::os::{Kind, is_refusal};
 use crate::shaping::Unit;
@@ -201,7 +201,7 @@ impl Upstream<Outputs, Fifo> for Source {
         if room == 0 {
             return Ok(Fill::End);
         }
-        let ends = buffer.records().ends;
+        let ends = buffer.ends_entered();
         if std::mem::take(&mut self.splicing_is_new) {
             buffer.splice_in(self.splicing.by_pipe);
         }
@@ -218,7 +218,7 @@ impl Upstream<Outputs, Fifo> for Source {
                 if let Fill::Moved(moved) = fill {
                     let counted = match self.unit {
                         Unit::Bytes => moved as u64,
-                        Unit::Records => buffer.records().ends - ends,
+                        Unit::Records => buffer.ends_entered() - ends,
                     };
                     self.count(moved, counted);
                 }

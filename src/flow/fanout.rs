@@ -169,7 +169,7 @@ impl<C, E> Fanout<C, E> {
             }
         }
         self.delivered += released as u64;
-        self.stuck_at = (!moved).then(|| buffer.len());
+        self.stuck_at = (!moved).then(|| buffer.available());
         Ok(released)
     }
 }

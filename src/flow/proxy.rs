@@ -383,21 +383,36 @@ where
     /// nothing but the beginning of a record whose end is yet to come.
     fn is_drained(&self) -> bool {
         let held = self.buffer.len();
-        held <= self.watermarks.low || (held < self.watermarks.high && !self.offers())
+        let waits_for_end = !self.is_behind() && !self.offers();
+        held <= self.watermarks.low || (held < self.watermarks.high && waits_for_end)
     }
 
     /// What is held, as far as a limit is concerned.
     fn held(&self) -> Held {
-        let (bytes, records) = (self.buffer.len(), self.buffer.records());
-        let last = self.unregistered || (bytes >= self.watermarks.high && records.ends == 0);
+        let (bytes, records) = (self.buffer.available(), self.buffer.records());
+        let is_full = || bytes >= self.watermarks.high && records.ends == 0;
+        let last = match self.is_behind() {
+            true => self.buffer.is_choked() && records.ends == 0,
+            false => self.unregistered || is_full(),
+        };
         Held { bytes, ends: records.ends, begun: records.begun, tail: records.tail, last }
+    }
+
+    /// Whether bytes are held that are not available yet.
+    fn is_behind(&self) -> bool {
+        self.buffer.available() < self.buffer.len()
+    }
+
+    /// Brings up to date what the buffer has available.
+    pub fn tend_buffer(&mut self) {
+        self.buffer.tend();
     }
 
     /// How many tokens the shaper is asked for: those for the bytes held, or without end where the
     /// producer has more waiting. Otherwise a small buffer would cause small grants. None if no byte
     /// may go out.
     fn wanted(&self) -> Option<u64> {
-        let has_more = self.producer.is_some() && self.producer_paused;
+        let has_more = (self.producer.is_some() && self.producer_paused) || self.is_behind();
         let price = self.unit.price(&self.held())?;
         Some(if has_more && price > 0 { u64::MAX } else { price })
     }
@@ -491,6 +506,10 @@ impl<P, C, B: Buffer, S> ProducerConsumerProxy<P, C, B, S> {
     /// What is held.
     pub fn buffer(&self) -> &B {
         &self.buffer
+    }
+    /// What is held, to tell it of news from a disk.
+    pub fn buffer_mut(&mut self) -> &mut B {
+        &mut self.buffer
     }
     /// Where the producer is paused and resumed.
     pub fn watermarks(&self) -> Watermarks {

@@ -147,6 +147,7 @@ where
             self.proxy.shaper_mut().late(delay);
             self.intake.late(delay);
         }
+        self.proxy.tend_buffer();
         self.proxy.drip(now);
         self.intake.drip(now);
         let mut stepped = true;
@@ -203,6 +204,8 @@ where
         let holds_off = self.holds_off();
         let feeds = self.proxy.offers() && self.start.is_open();
         let output = !self.consumer_is_ready() && feeds;
+        let buffer = self.proxy.buffer();
+        let (has_room, waits_for_disk) = (buffer.has_room(), buffer.available() == 0 && !buffer.is_empty());
         // A producer that has bytes for the taking need not be waited for, only the read rate.
         let spares = self.can_take_in();
         let due = if feeds && !output { self.proxy.due() } else { None };
@@ -216,7 +219,7 @@ where
         // While the flow waits for tokens, it keeps those that it has.
         let rest = if due.is_none() { self.proxy.shaper_mut().rest() } else { None };
         Needs {
-            input: self.proxy.producer().is_some_and(P::is_wanted) && !holds_off && !spares,
+            input: self.proxy.producer().is_some_and(P::is_wanted) && has_room && !holds_off && !spares,
             output,
             due: due.into_iter().chain(rest).chain(intake_due).min(),
             patience: holds_off.then(|| self.patience.left()),
@@ -224,6 +227,10 @@ where
                 Cause::Consumer
             } else if feeds || spares {
                 Cause::Limit
+            } else if waits_for_disk {
+                Cause::Machine
+            } else if !has_room {
+                Cause::Consumer
             } else {
                 Cause::Producer
             },
@@ -329,11 +336,12 @@ where
     }
 
     fn consumer_is_ready(&self) -> bool {
-        self.proxy.consumer().is_some_and(|consumer| consumer.is_ready(self.proxy.buffered()))
+        self.proxy.consumer().is_some_and(|consumer| consumer.is_ready(self.proxy.buffer().available()))
     }
 
     fn can_take_in(&self) -> bool {
-        self.proxy.producer().is_some_and(|producer| producer.is_wanted() && producer.is_ready()) && !self.holds_off()
+        let ready = self.proxy.producer().is_some_and(|producer| producer.is_wanted() && producer.is_ready());
+        ready && self.proxy.buffer().has_room() && !self.holds_off()
     }
 
     /// Whether the next byte would have to be copied to memory, and the consumer may yet make

@@ -16,6 +16,11 @@ pub fn with_all_signals<R>(spawn: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Blocks all signals in this thread: they are for the thread that turns the poller.
+pub fn block_all_signals() {
+    let _ = SigSet::all().thread_block();
+}
+
 /// Ends the process as the signal would have, for the shell to see. Returns the exit status that
 /// says the same, 128 and the number, should the process live on.
 pub fn die_by(signal: i32) -> u8 {

@@ -60,6 +60,8 @@ pub struct Facts {
     pub ending: Option<Ending>,
     /// The checksum of what was delivered, once it is known.
     pub hash: Option<Hash>,
+    /// Bytes held that are on a disk, where there may be some.
+    pub spilled: Option<u64>,
     /// The same of records, where these are counted.
     pub records: Option<RecordFacts>,
 }
@@ -309,6 +311,7 @@ impl Account {
                 limit: facts.limit,
             }),
             hash: facts.hash.clone(),
+            spilled: facts.spilled,
             done: facts.ending.is_some(),
             ending: facts.ending,
             flows: facts.flows.clone(),

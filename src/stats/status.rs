@@ -90,6 +90,10 @@ pub struct Status {
     /// older versions do not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<Hash>,
+    /// How many of the bytes held are on a disk, in a run with `--spill`. Records of older versions
+    /// do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spilled: Option<u64>,
     /// Whether this is the last status of a run, which has ended.
     pub done: bool,
     /// How the run ended; none while it lasts. Records of older versions do not have it.

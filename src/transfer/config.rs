@@ -1,6 +1,7 @@
 //! What the user asked for.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::budget::GroupRequest;
@@ -20,6 +21,15 @@ pub struct CommandLine {
     pub up: Rate,
     /// How fast its output goes on.
     pub down: Rate,
+}
+
+/// Where a buffer keeps what does not fit in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpillTo {
+    /// The folder of an unnamed file.
+    pub folder: PathBuf,
+    /// Bytes that stay in memory, at least [`LEAST_MEMORY`](crate::buffer::LEAST_MEMORY).
+    pub memory: usize,
 }
 
 /// Everything a run needs to know.
@@ -46,6 +56,8 @@ pub struct Config {
     /// Nothing goes out until so many bytes are held, and again after the buffer ran empty. At most
     /// `buffer`; 0 never waits.
     pub start_at: usize,
+    /// Where each buffer keeps what does not fit in memory. None holds everything in memory.
+    pub spill: Option<SpillTo>,
     /// How long a side may move nothing although the limit allows it. None waits for ever.
     pub stall_timeout: Option<Duration>,
     /// Bytes per second that are read at most, at least 1; none if there is no such limit.

@@ -20,6 +20,7 @@ use super::Config;
 use super::ends::Notice;
 use super::inputs::Inputs;
 use super::outputs::Outlets;
+use super::spilling::Spilling;
 
 /// How many steps are taken before the poller is asked: signals must be heard even when both
 /// sides are always ready.
@@ -68,6 +69,8 @@ pub(super) struct Direction {
     told_to_end: bool,
     /// When the system is to send what it holds back of bulk data; none while bytes flow.
     flush_at: Option<Duration>,
+    /// Where bytes go that do not fit in memory.
+    spilling: Option<Spilling>,
 }
 
 impl Direction {
@@ -116,9 +119,22 @@ impl Direction {
             delivered: None,
             told_to_end: false,
             flush_at: None,
+            spilling: None,
         };
         direction.inputs.go_on(&mut direction.flow, poller, &mut direction.notices);
         direction
+    }
+
+    /// Holds at most `memory` bytes in memory, and the others on a disk. Nothing has been read yet.
+    pub(super) fn spill(&mut self, spilling: Spilling, memory: usize) {
+        self.flow.proxy_mut().buffer_mut().spill_beyond(memory);
+        self.spilling = Some(spilling);
+    }
+
+    /// Bytes that are on a disk, if there may be some.
+    pub(super) fn spilled(&self) -> Option<u64> {
+        let held = if self.is_over() { None } else { self.flow.proxy().buffer().spill() };
+        self.spilling.as_ref().map(|_| held.map_or(0, |spill| spill.on_disk() as u64))
     }
 
     /// An output is fed no longer, and `arrived` bytes have arrived there.
@@ -253,6 +269,7 @@ impl Direction {
         for _ in 0..STEPS_PER_TURN {
             self.inputs.look(&mut self.flow, poller, &mut self.notices);
             self.outlets.look(&mut self.flow, poller, &mut self.notices);
+            self.attend_to_disk()?;
             let now = clock::now();
             if self.flow.delay(now).max(self.flow.kept_waiting(now)) >= NOTABLE_DELAY {
                 if poller.signals().was_continued() {
@@ -261,11 +278,20 @@ impl Direction {
                 self.blame_the_machine(now, &mut late);
             }
             if !self.flow.step(now)? {
-                return Ok(false);
+                // The step may have found something for the disk to do.
+                return self.attend_to_disk().map(|()| false);
             }
             self.flush_at = None;
         }
         Ok(true)
+    }
+
+    /// Has the disk and the buffer hear of each other.
+    fn attend_to_disk(&mut self) -> Result<(), EndpointError> {
+        if let Some(spilling) = &mut self.spilling {
+            self.notices.extend(spilling.attend(self.flow.proxy_mut().buffer_mut())?);
+        }
+        Ok(())
     }
 
     /// Takes account of what the machine is to blame for by `now`: a delay of our own, and a wait for
@@ -290,7 +316,9 @@ impl Direction {
 
     /// Has the poller wait for all that the flow needs from `now` on.
     pub(super) fn rest(&mut self, poller: &mut Poller, now: Duration) -> Needs {
-        let needs = self.flow.needs(now);
+        let mut needs = self.flow.needs(now);
+        let ask_again = self.spilling.as_mut().and_then(|disk| disk.ask_again(self.flow.proxy().buffer(), now));
+        needs.due = needs.due.into_iter().chain(ask_again).min();
         self.inputs.rest(needs.input, poller);
         self.outlets.rest(needs.output, self.flow.proxy().consumer(), poller);
         self.flush(&needs, now);
@@ -413,7 +441,10 @@ impl Direction {
     /// # Errors
     /// Why a buffer cannot have this size.
     pub(super) fn resize(&mut self, size: u64) -> Result<usize, String> {
-        let high = buffer::check_size(size)?;
+        let high = match self.spilling {
+            None => buffer::check_size(size)?,
+            Some(_) => buffer::check_spilled_size(size)?,
+        };
         let watermarks = Watermarks::new(high, (high as f64 * self.low_share) as usize);
         self.flow.proxy_mut().set_watermarks(watermarks, |fifo| fifo.set_capacity(high));
         self.flow.start_mark().set((high as f64 * self.start_share) as usize);

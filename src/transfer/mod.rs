@@ -8,10 +8,11 @@ mod inputs;
 mod outcome;
 mod outputs;
 mod setup;
+mod spilling;
 mod steering;
 mod wrapping;
 
-pub use config::{CommandLine, Config};
+pub use config::{CommandLine, Config, SpillTo};
 pub use outcome::{End, Error, Outcome, Stalled, lost};
 
 use std::time::Duration;
@@ -390,6 +391,7 @@ fn observe(directions: &[Direction], reporter: &mut Reporter, now: Duration) {
         records.limit = last.record_limit();
         reporter.account.counts(last.flow().proxy().records());
     }
+    reporter.facts.spilled = directions.iter().filter_map(Direction::spilled).reduce(|sum, more| sum + more);
     reporter.facts.paused = directions.iter().any(Direction::is_paused);
 }
 

@@ -1,5 +1,6 @@
 //! What became of a run.
 
+use std::path::PathBuf;
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -53,6 +54,8 @@ pub enum Error {
     Poller(io::Error),
     /// There is no thread for the checksum.
     Checksum(io::Error),
+    /// Where the buffer was to keep what does not fit in memory.
+    Spill(PathBuf, io::Error),
     /// A side moved nothing for longer than it may.
     Stalled(Stalled),
 }
@@ -89,6 +92,7 @@ impl fmt::Display for Error {
             Error::Command(name, error) => write!(f, "{name}: {error}"),
             Error::Poller(error) => write!(f, "epoll: {error}"),
             Error::Checksum(error) => write!(f, "--hash: {error}"),
+            Error::Spill(folder, error) => write!(f, "--spill {}: {error}", folder.display()),
             Error::Stalled(stalled) => stalled.fmt(f),
         }
     }

@@ -9,8 +9,9 @@ use signal_hook::consts::SIGUSR1;
 use super::direction::{Direction, Share};
 use super::ending::Interrupts;
 use super::inputs::{self, Inputs};
+use super::spilling::Spilling;
 use super::wrapping::Wrapping;
-use super::{CommandLine, Config, Error, NotStarted, Transfer, apply_pace, ends, outputs};
+use super::{CommandLine, Config, Error, NotStarted, SpillTo, Transfer, apply_pace, ends, outputs};
 use crate::budget::{self, GroupFile, GroupRequest, Membership};
 use crate::control::Server;
 use crate::endpoint::{self, Address, Checksum};
@@ -74,6 +75,12 @@ impl Transfer {
             Some(line) => wrap(config, line, &group, &mut poller, &mut reporter)?,
             None => (vec![plain(config, group, &mut poller, &mut reporter)?], None),
         };
+        if let Some(SpillTo { folder, memory }) = &config.spill {
+            for direction in &mut directions {
+                let spilling = Spilling::open(folder, config.buffer, &mut poller);
+                direction.spill(spilling.map_err(|error| Error::Spill(folder.clone(), error))?, *memory);
+            }
+        }
         reporter.account.resize(config.buffer * directions.len());
         apply_pace(&mut directions, &mut poller, clock::now());
         if let Some(kind) = config.records {
