@@ -141,6 +141,7 @@ until pcproxy ctl stats 2>/dev/null; do :; done",
         after: "[ \"$(sort fetched | tr -dc 0-9)\" = 123456 ]",
     },
     Row { words: "--read-rate", before: "cp disk.img var/lib", after: "cmp disk.img host/disk.img" },
+    row("--spill /var/tmp", "pg_dump | cmp - host/db.sql"),
     row("08:00,512K 18:00,10M", "tar tf host/home.tar | grep photos/one"),
     row("set -o pipefail", "pg_dump | cmp - db.zst"),
     Row {
