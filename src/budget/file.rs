@@ -51,8 +51,10 @@ pub struct GroupFile {
     folder: RuntimeFolder,
     /// The thread that talks to the store, where other machines share the limit.
     keeper: Option<Arc<Keeper>>,
-    /// What the user has to know of that store.
+    /// What the user has to know of that store, or of a quota that is used up.
     notice: Option<String>,
+    /// For which look at the plan the quota was put into words, and these words.
+    quota: (Option<(i64, i64)>, Option<String>),
 }
 
 /// The name of the group, as in the names of files, whose file has this first or second name.
@@ -103,6 +105,7 @@ impl GroupFile {
             folder: folder.clone(),
             keeper: None,
             notice: None,
+            quota: (None, None),
         }))
     }
 
@@ -304,7 +307,12 @@ impl GroupFile {
     /// machines share the limit.
     fn attend_to_store(&mut self) {
         let Some(record) = &self.seen else { return };
-        self.notice = record.quota_notice(&self.name);
+        // To put it into words takes longer than a visit.
+        let looked = record.used_up();
+        if looked != self.quota.0 {
+            self.quota = (looked, record.quota_notice(&self.name));
+        }
+        self.notice.clone_from(&self.quota.1);
         let Some(shared) = record.shared.as_ref() else {
             self.keeper = None;
             return;

@@ -332,6 +332,11 @@ impl Plan {
         Standing { limit, watch }
     }
 
+    /// When the latest look was, and until when it holds, in milliseconds since 1970.
+    pub fn looked(&self) -> (i64, i64) {
+        (self.since, self.until)
+    }
+
     /// Whether the quota is used up, where the group has used `counted` bytes in all.
     pub fn is_used_up(&self, counted: u64) -> bool {
         self.quota.as_ref().is_some_and(|quota| quota.used(counted) >= quota.allowance.bytes)

@@ -203,6 +203,12 @@ impl Record {
         Some(self.plan.as_ref()?.outlook(self.now(), self.budget.counted()))
     }
 
+    /// If the quota is used up: since when, and until when, that is known.
+    pub(super) fn used_up(&self) -> Option<(i64, i64)> {
+        let plan = self.plan.as_ref().filter(|plan| plan.is_used_up(self.budget.counted()))?;
+        Some(plan.looked())
+    }
+
     /// What the user has to know of the quota of the group, in a line: that it is used up.
     pub(super) fn quota_notice(&self, name: &Name) -> Option<String> {
         self.plan.as_ref().filter(|plan| plan.is_used_up(self.budget.counted()))?;

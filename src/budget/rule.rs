@@ -567,8 +567,9 @@ impl Budget {
 
     /// Bytes that may yet be granted to a member that has none in hand; nothing if there is no end.
     fn left(&self) -> Option<u64> {
+        let watch = self.watches?;
         let in_hand = self.members.iter().fold(0, |sum: u64, account| sum.saturating_add(account.in_hand));
-        self.watches.map(|watch| watch.at.saturating_sub(self.counted).saturating_sub(in_hand))
+        Some(watch.at.saturating_sub(self.counted).saturating_sub(in_hand))
     }
 
     fn take(&mut self, id: Id, most: u64, now: Duration, late: Duration, use_within: Duration) -> Answer {
