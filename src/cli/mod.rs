@@ -34,11 +34,11 @@ use words::refused;
 const ABOUT: &str = "Moves bytes from inputs to an output, stdin to stdout if none is named, through a finite buffer, at a limited rate if you like";
 
 const LONG_ABOUT: &str = "\
-Moves bytes from inputs to an output, stdin to stdout if none is named, through a finite buffer, \
-at a limited rate if you like.
+Pass bytes from inputs to outputs through a finite buffer, at a limited rate if you like. \
+Without names, they go from stdin to stdout.
 
-When the buffer fills up, the producer is paused until the buffer has room in it again. Bytes \
-move inside the kernel wherever the two sides allow it.";
+When the buffer is full, the producer is paused until the buffer has drained. Bytes move inside \
+the kernel wherever both sides allow it.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,18 +49,19 @@ Examples:
   tar c /home | pcproxy --schedule '08:00,512K 18:00,10M' | ssh host 'cat > home.tar'
       slow by day, faster by night
   pg_dump db | pcproxy --buffer 1G --low-water 25% | zstd > db.zst
-      let the dump run ahead of the compressor by up to 1 GiB, and go on only when
-      three quarters of that have been worked off
+      the dump runs ahead of the compressor by up to 1 GiB, and goes on once three
+      quarters of that have been worked off
   tar c /home | pcproxy --pipe-size keep | ssh host 'cat > home.tar'
-      leave the pipes of the neighbours at the size they have
+      the pipes on both sides keep their size
   tar c /home | pcproxy --group uplink=10M --rate 4M | ssh host 'cat > home.tar'
-      at most 4 MiB/s, and 10 MiB/s together with all others of the group uplink
+      at most 4 MiB/s, and at most 10 MiB/s together with all others of the group uplink
 
 Sizes: 64K and 64KiB are 65,536 bytes, 64kB is 64,000 bytes, a plain number is bytes.
-Rates: a size per second, 10M or 10M/s, or bits per second, 80Mbit.
+Rates: 10M and 10M/s are bytes per second, 80Mbit is bits per second, 10G/h is bytes per hour.
 
-Exit status: 0 if everything read was delivered, 1 on an I/O error, 2 on a bad command line,
-by SIGPIPE if the consumer left first, by the signal if interrupted.";
+Exit status: 0 if everything that was read was delivered, 1 after an I/O error, 2 if the command
+line was refused. If the consumer leaves first, pcproxy ends by SIGPIPE; if a signal interrupts it,
+pcproxy ends by that signal.";
 
 /// The command line.
 #[derive(Debug, Parser)]
