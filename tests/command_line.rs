@@ -402,6 +402,9 @@ fn the_options_of_pv_that_mean_the_same_are_accepted() {
         &["-i", "2"],
         &["-B", "64K"],
         &["--buffer-size", "64K"],
+        &["-W"],
+        &["--wait"],
+        &["--line-mode"],
     ] {
         let (answer, end, left) = run(options);
         end.succeeded(format!("{options:?}"));

@@ -295,7 +295,7 @@ fn transfers(current: &OsStr) -> Vec<CompletionCandidate> {
 fn options() -> String {
     let mut rows = String::from("| option | default | |\n|---|---|---|\n");
     let command = Cli::command();
-    for arg in command.get_arguments().filter(|arg| !arg.is_positional()) {
+    for arg in command.get_arguments().filter(|arg| !arg.is_positional() && !arg.is_hide_set()) {
         let value = arg.get_value_names().filter(|_| arg.get_action().takes_values());
         let value = value.map_or_else(String::new, |names| format!(" {}", names[0].replace('|', "\\|")));
         let shorts = arg.get_short().into_iter().chain(arg.get_visible_short_aliases().unwrap_or_default());

@@ -110,7 +110,7 @@ pub struct Transfer {
     ///
     /// A line is never torn, and reaches a pipe in one write if it fits into 4,096 bytes. A line that
     /// is longer than the buffer passes in pieces and counts once.
-    #[arg(short, long, conflicts_with = "null", help_heading = "Records")]
+    #[arg(short, long, alias = "line-mode", conflicts_with = "null", help_heading = "Records")]
     lines: bool,
 
     /// Count records that end with a null byte, such as those of 'find -print0', instead of bytes
@@ -213,6 +213,10 @@ pub struct Transfer {
     /// Show no progress
     #[arg(short, long, overrides_with_all = ["progress", "numeric"], help_heading = "Reports")]
     quiet: bool,
+
+    /// pv's habit: the progress line waits for the first byte anyway
+    #[arg(short = 'W', long, hide = true)]
+    wait: bool,
 
     /// Print a summary at the end: how many bytes, how fast, and which side was slow
     ///
