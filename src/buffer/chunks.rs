@@ -51,7 +51,7 @@ pub struct Chunks {
 #[derive(Debug)]
 struct Chunk {
     bytes: Memory,
-    /// What is held lies from `start` to `end`.
+    /// The bytes lie from `start` to `end`.
     start: usize,
     end: usize,
 }

@@ -293,7 +293,7 @@ impl Fifo {
         }
     }
 
-    /// What begins `at` bytes behind the front, to be looked at where it is.
+    /// The bytes from `at` behind the front on, to be looked at in place.
     ///
     /// # Errors
     /// When memory is needed to read a pipe and none is left. The bytes stay where they are.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What a consumer has left of the time for which it may keep a full pipe waiting.
+/// The rest of the time for which a consumer may keep a full pipe waiting.
 ///
 /// Running ahead of a slow consumer is what a buffer is for. Running ahead of a fast one only
 /// takes the processor away from it: copying into fresh memory is slower than the consumer

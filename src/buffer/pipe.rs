@@ -25,7 +25,7 @@ pub struct KernelPipe {
     out_of_slots: bool,
 }
 
-/// What a splice between a descriptor and our pipe came to.
+/// The result of a splice between a descriptor and our pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Splice {
     /// So many bytes were moved.

@@ -110,7 +110,7 @@ pub enum Tool {
     Completions(generate::Completions),
 }
 
-/// What the user wants.
+/// The order of the user.
 pub enum Order {
     /// Move bytes.
     Transfer(Box<Config>),
@@ -267,7 +267,7 @@ fn joined(arguments: &[OsString], error: &clap::Error) -> Option<Vec<OsString>> 
     Some(arguments)
 }
 
-/// What other programs call `--rate`.
+/// A tip, if this is a name of `--rate` in other programs.
 fn suggestion(error: &clap::Error) -> Option<&'static str> {
     const KNOWN_ELSEWHERE: [&str; 6] = ["--limit", "--speed", "--bwlimit", "--max-rate", "--throttle", "--bandwidth"];
     KNOWN_ELSEWHERE.contains(&unknown_argument(error)?).then_some("; tip: a similar argument exists: '--rate'")
@@ -292,7 +292,7 @@ fn refused_value(error: &clap::Error) -> Option<String> {
     Some(refused(option, &as_typed(word(ContextKind::InvalidValue)?), reason))
 }
 
-/// What clap says of an error, without the usage below it.
+/// The words of clap about an error, without the usage below it.
 fn in_one_line(text: &str) -> String {
     let lines =
         text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));

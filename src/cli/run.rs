@@ -43,7 +43,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// What the words say together.
+    /// The configuration that the words make together.
     pub fn config(&self) -> Result<Config> {
         if self.options.stop_after.is_some() {
             bail!("--stop-after does not go with 'run': the command decides when it has had enough");

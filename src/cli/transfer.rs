@@ -1,4 +1,4 @@
-//! What to move and how: the options of a transfer, turned into a [`Config`].
+//! The options of a transfer, turned into a [`Config`].
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,7 +19,7 @@ use pcproxy::units::{RateUnit, Speed, parse_interval, parse_rate, parse_size, pa
 
 use super::words::{self, RateOrOff, command_like, rate_or_off, refused, text};
 
-/// What to read and what to write.
+/// Inputs and outputs.
 #[derive(Debug, Args)]
 pub struct Ends {
     /// Files or addresses to read, one after the other; without any, or for '-', stdin

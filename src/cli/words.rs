@@ -45,7 +45,7 @@ pub fn command_like(word: &str) -> Option<String> {
     names.filter(likely).min_by_key(|name| distance(name))
 }
 
-/// What the limit of a transfer is to become.
+/// A change of the limit of a transfer.
 #[derive(Clone, Debug)]
 pub enum NewRate {
     /// This rate, or no limit.

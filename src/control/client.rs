@@ -190,7 +190,7 @@ impl Run {
             Some(Exchange { request: line, written: 0, reply: Vec::new(), deadline, again: None, new: false });
     }
 
-    /// What to poll until the run can [`advance`](Self::advance).
+    /// The descriptors to poll until the run can [`advance`](Self::advance).
     pub fn interest(&self) -> Option<PollFd<'_>> {
         let (stream, exchange) = (self.stream.as_ref()?, self.exchange.as_ref()?);
         let flags = if exchange.written < exchange.request.len() { PollFlags::OUT } else { PollFlags::IN };
@@ -303,7 +303,7 @@ impl Exchange {
     }
 }
 
-/// What a reply says.
+/// The content of a reply.
 fn read(reply: &[u8]) -> Result<Status, ControlError> {
     /// All that can be read of the reply of another version.
     #[derive(Deserialize)]

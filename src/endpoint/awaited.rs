@@ -9,7 +9,7 @@ use std::{io, thread};
 use super::{Endpoint, EndpointError};
 use crate::os::block_all_signals;
 
-/// What is heard of an endpoint that is awaited.
+/// News of an endpoint that is awaited.
 #[derive(Debug)]
 pub enum News {
     /// Something for the user to know.

@@ -111,7 +111,7 @@ impl Branch<Fifo> for Lane {
                 Err(Errno::INTR) => {}
                 Err(error) => match self.sink.after(error) {
                     None => break,
-                    // What was taken counts first; the next attempt will fail again.
+                    // The bytes that were taken count first; the next attempt will fail again.
                     Some(_) if taken > 0 => break,
                     Some(error) => return Err(error),
                 },

@@ -68,12 +68,12 @@ impl Endpoint {
         Ok(Endpoint { fd, label, is_shared, receipt, packets: None })
     }
 
-    /// What messages call it.
+    /// Its name in messages.
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// What it is.
+    /// Its kind.
     pub fn kind(&self) -> Kind {
         self.fd.kind()
     }
@@ -351,7 +351,7 @@ fn feeds_itself(input: &Endpoint, output: &Endpoint) -> bool {
 /// An operation on an endpoint failed for good.
 #[derive(Debug)]
 pub struct EndpointError {
-    /// What messages call the endpoint.
+    /// The name of the endpoint in messages.
     pub label: String,
     /// Why.
     pub cause: io::Error,

@@ -86,7 +86,7 @@ fn listen_at(address: &Address, path: PathBuf) -> Result<Opening, EndpointError>
     Ok(Opening::Awaited(awaited.removing(path)))
 }
 
-/// What the program was given to read.
+/// The input that the program was given.
 ///
 /// # Errors
 /// When it was closed at the start, or delivers messages that do not fit a read in pieces only.
@@ -94,7 +94,7 @@ pub fn stdin() -> Result<Endpoint, EndpointError> {
     inherited(rustix::stdio::stdin(), "stdin", 0)
 }
 
-/// What the program was given to write.
+/// The output that the program was given.
 ///
 /// # Errors
 /// When it was closed at the start, or takes whole messages only.

@@ -4,7 +4,7 @@ use super::{Checksum, Endpoint, EndpointError, Lane, Sink};
 use crate::buffer::Fifo;
 use crate::flow::{Consumer, Downstream, Fanout};
 
-/// What is fed: one output, or several that all get every byte.
+/// The outputs that are fed: one, or several that all get every byte.
 #[derive(Debug)]
 pub enum Outputs {
     /// One, with the shortest way.

@@ -107,7 +107,7 @@ impl Sink {
         if piece.is_empty() { Ok(0) } else { self.endpoint.write(piece) }
     }
 
-    /// What an error of a write means: nothing, if the endpoint only takes no more for now.
+    /// The meaning of an error of a write: none, if the endpoint only takes no more for now.
     pub(super) fn after(&mut self, error: Errno) -> Option<EndpointError> {
         // Of an endpoint that cannot be waited for, EAGAIN is an error like any other.
         if error == Errno::AGAIN && !self.endpoint.is_always_ready() {
@@ -209,7 +209,7 @@ impl Consumer<Fifo> for Sink {
                     break;
                 }
                 Err(error) if taken == 0 => return Err(self.failure(error)),
-                // What was taken counts first; the next write will fail again.
+                // The bytes that were taken count first; the next write will fail again.
                 Err(_) => break,
             }
         }

@@ -32,7 +32,7 @@ pub struct Source {
     kept: Option<Errno>,
     /// Bytes, or records, that may still be read.
     left: u64,
-    /// What `left` counts.
+    /// The unit of `left`.
     unit: Unit,
     /// The part of a shared file that is yet to be read.
     claim: Claim,
@@ -78,7 +78,7 @@ impl Source {
         self.ready = self.endpoint.is_some();
     }
 
-    /// What it reads; nothing while it is waited for.
+    /// The endpoint that it reads; none while it is waited for.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         self.endpoint.as_ref()
     }

@@ -1,4 +1,4 @@
-//! Whoever must see the bytes that a consumer takes: a checksum.
+//! A checksum of the bytes that a consumer takes.
 
 use std::fmt::Write;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

@@ -73,7 +73,7 @@ fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if addresses.is_empty() { Err(io::Error::other(format!("'{host}' has no address"))) } else { Ok(addresses) }
 }
 
-/// What the resolver said, without the words that the standard library puts in front of it.
+/// The words of the resolver, without those that the standard library puts in front.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     text.strip_prefix("failed to lookup address information: ").unwrap_or(&text).to_owned()
@@ -126,10 +126,10 @@ sockopt_impl!(
 /// The state of a connection that is no more, by its number in the kernel.
 const CLOSE: u8 = 7;
 
-/// What the other side of a TCP connection has acknowledged, beside what was written.
+/// The bytes that the peer of a TCP connection has acknowledged, beside those that were written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Receipt {
-    /// What counted as acknowledged before the first byte: the handshake.
+    /// The count of acknowledged bytes before the first byte: the handshake counts.
     before: u64,
 }
 

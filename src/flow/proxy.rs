@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::buffer::Buffer;
 use crate::shaping::{Cut, Held, Shaper, Unit, Unshaped};
 
-/// What feeds a proxy, and is told by it when to stop and go on.
+/// A producer: it feeds a proxy, which tells it when to stop and when to go on.
 ///
 /// A push producer starts unpaused and goes on until it is paused. A pull producer writes
 /// once for each [`resume_producing`](Producer::resume_producing).
@@ -23,7 +23,7 @@ pub trait Producer {
     fn stop_producing(&mut self);
 }
 
-/// What a proxy feeds: takes bytes from the front of a buffer `B`.
+/// A consumer: a proxy feeds it from the front of a buffer `B`.
 pub trait Consumer<B> {
     /// Why a write can fail for good. That it would block is no error: nothing is taken.
     type Error;
@@ -141,7 +141,7 @@ pub struct ProducerConsumerProxy<P, C, B, S = Unshaped> {
     buffer: B,
     watermarks: Watermarks,
     shaper: S,
-    /// What the shaper counts.
+    /// The unit of the shaper.
     unit: Unit,
     /// Records that have left the buffer, or begun to.
     records: u64,
@@ -387,7 +387,7 @@ where
         held <= self.watermarks.low || (held < self.watermarks.high && waits_for_end)
     }
 
-    /// What is held, as far as a limit is concerned.
+    /// The bytes or records in the buffer that a limit counts.
     fn held(&self) -> Held {
         let (bytes, records) = (self.buffer.available(), self.buffer.records());
         let is_full = || bytes >= self.watermarks.high && records.ends == 0;
@@ -503,7 +503,7 @@ impl<P, C, B: Buffer, S> ProducerConsumerProxy<P, C, B, S> {
     pub fn records(&self) -> u64 {
         self.records
     }
-    /// What is held.
+    /// The contents of the buffer.
     pub fn buffer(&self) -> &B {
         &self.buffer
     }
@@ -544,27 +544,27 @@ impl<P, C, B: Buffer, S> ProducerConsumerProxy<P, C, B, S> {
     pub fn stopped(&self) -> bool {
         self.stopped
     }
-    /// What feeds this proxy.
+    /// The producer of this proxy.
     pub fn producer(&self) -> Option<&P> {
         self.producer.as_ref()
     }
-    /// What feeds this proxy, to tell it of readiness.
+    /// The producer of this proxy, to tell it of readiness.
     pub fn producer_mut(&mut self) -> Option<&mut P> {
         self.producer.as_mut()
     }
-    /// What this proxy feeds; nothing once it has stopped.
+    /// The consumer of this proxy; none once it has stopped.
     pub fn consumer(&self) -> Option<&C> {
         self.consumer.as_ref()
     }
-    /// What this proxy feeds, to tell it of readiness.
+    /// The consumer of this proxy, to tell it of readiness.
     pub fn consumer_mut(&mut self) -> Option<&mut C> {
         self.consumer.as_mut()
     }
-    /// What cuts on the way to the consumer.
+    /// The shaper on the way to the consumer.
     pub fn shaper(&self) -> &S {
         &self.shaper
     }
-    /// What cuts on the way to the consumer, to change its rate.
+    /// The shaper on the way to the consumer, to change its rate.
     pub fn shaper_mut(&mut self) -> &mut S {
         &mut self.shaper
     }

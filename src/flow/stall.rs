@@ -17,7 +17,7 @@ pub enum Side {
     Consumer,
 }
 
-/// What is known of a side that a flow waits for.
+/// A side that a flow waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watch {
     /// The flow waits for no side: for its limit, or because it was paused.
@@ -42,7 +42,7 @@ pub struct StallClock {
 struct Wait {
     side: Side,
     since: Duration,
-    /// What the side had moved by then.
+    /// Bytes that the side had moved by then.
     moved: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What a flow does next: the policy that the program's loop and every simulation run.
+//! The next step of a flow: the policy that the program's loop and every simulation run.
 //!
 //! A step is the decision between three actions: feed the consumer, take bytes from the producer,
 //! or rest. Readiness and time come in, and [`Needs`] say what to wait for.
@@ -55,7 +55,7 @@ pub trait Downstream<B>: Consumer<B> {
     fn delivered(&self) -> u64;
 }
 
-/// What a flow waits for while it rests.
+/// The events that a flow waits for while it rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
     /// The producer to have bytes.
@@ -198,7 +198,7 @@ where
         if delay > LONGEST_DELAY { Duration::ZERO } else { delay }
     }
 
-    /// What to wait for from `now` on, once there is no more step to take.
+    /// The events to wait for from `now` on, once there is no further step to take.
     pub fn needs(&mut self, now: Duration) -> Needs {
         self.patience.earn(self.delivered());
         let holds_off = self.holds_off();

@@ -36,7 +36,7 @@ pub enum Access {
     Plain,
 }
 
-/// What a descriptor is, as far as it matters for moving bytes.
+/// The kind of a descriptor, as far as it matters for moving bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A pipe or FIFO.
@@ -54,7 +54,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What `fd` is, by its `stat`.
+    /// The kind of `fd`, by its `stat`.
     pub fn of(fd: BorrowedFd<'_>, stat: &Stat) -> Self {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Fifo => Kind::Pipe,
@@ -202,7 +202,7 @@ impl SharedFd {
         Ok(SharedFd { fd, flags, kind, access })
     }
 
-    /// What it is.
+    /// Its kind.
     pub fn kind(&self) -> Kind {
         self.kind
     }

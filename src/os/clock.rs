@@ -1,4 +1,4 @@
-//! What time it is, for all processes that share a folder.
+//! The time, for all processes that share a folder.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn read(clock: ClockId) -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
-/// What [`now`] counts from. What is not known is 0.
+/// The origin of [`now`]. Unknown parts are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Origin {
     /// The start of the machine.
@@ -35,7 +35,7 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// That of this process.
+    /// The origin of this process.
     pub(crate) fn own() -> Self {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         // An older kernel has no time namespaces, so all processes are in the same one.

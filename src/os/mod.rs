@@ -1,4 +1,4 @@
-//! What the operating system offers, in our words. Nothing here knows what it is used for.
+//! Services of the operating system, in our words. Nothing here knows what it is used for.
 
 mod access;
 pub mod clock;

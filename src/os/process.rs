@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FolderError, RuntimeFolder};
 
-/// What the name of the file ends with that shows that a process lives.
+/// The end of the name of the file that shows that a process lives.
 const ENDING: &str = ".run";
 
 /// How many such files of others a process looks at when it makes its own, to remove those of
@@ -179,7 +179,7 @@ fn sweep(folder: &RuntimeFolder) {
 }
 
 impl RuntimeFolder {
-    /// What people call a process that shares this folder, if it has a name.
+    /// The name of a process that shares this folder, if it has one.
     pub(crate) fn name_of(&self, id: Id) -> Option<String> {
         let file = self.open_to_read(&name(id)).ok()??;
         let mut bytes = [0; LONGEST_NAME];

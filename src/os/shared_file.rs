@@ -19,7 +19,7 @@ const TRIES: u32 = 4;
 /// How often the system's list of locks is read to find the holder of one.
 const LISTINGS: u32 = 4;
 
-/// What stands between the name of a file and the rest of its second names.
+/// The sign between the name of a file and the rest of its second names.
 const KEPT: char = '~';
 
 /// A file in the user's own folder that processes lock before they read or change it. Processes
@@ -215,7 +215,7 @@ impl Drop for SharedFile {
     }
 }
 
-/// Who keeps `name` by a second name that was found.
+/// The process that keeps `name` by a second name that was found.
 fn keeper(found: &str, name: &str) -> Option<Id> {
     Id::parse(found.strip_prefix(name)?.strip_prefix(KEPT)?)
 }

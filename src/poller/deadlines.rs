@@ -23,7 +23,7 @@ const NEAR: Duration = Duration::from_millis(50);
 /// How often the time of day is looked at where no timer can watch it.
 const WITHOUT_ALARM: Duration = Duration::from_secs(30);
 
-/// What there is to do at a certain time.
+/// The things to do at a certain time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deadline {
     /// Tokens are due.

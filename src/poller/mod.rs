@@ -25,14 +25,14 @@ use deadlines::Deadlines;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key(usize);
 
-/// What is of interest about a descriptor.
+/// The events of a descriptor that are waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
     /// Nothing at all.
     Nothing,
-    /// That it can be read.
+    /// It can be read.
     Read,
-    /// That it can be written.
+    /// It can be written.
     Write,
     /// Only that its other side has gone.
     Departure,
@@ -212,7 +212,7 @@ impl Poller {
         }
     }
 
-    /// What happened to descriptors of the table during the last wait.
+    /// Events of descriptors of the table during the last wait.
     pub fn ready(&self) -> impl Iterator<Item = Ready> {
         let seen = self.events.iter().filter(|event| event.token().0 < OWN).map(|event| Ready {
             key: Key(event.token().0),

@@ -16,7 +16,7 @@ use crate::units::printable;
 /// not hold up the end of the process.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What is left of [`PATIENCE`].
+/// The rest of [`PATIENCE`].
 static LEFT: Mutex<Duration> = Mutex::new(PATIENCE);
 
 /// A message as it is printed: one line, whatever the names and paths in it hold.

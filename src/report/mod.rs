@@ -1,4 +1,4 @@
-//! What a run reports: the progress line, records, messages.
+//! The reports of a run: the progress line, records, messages.
 
 mod lines;
 mod message;

@@ -62,7 +62,7 @@ impl Progress {
     }
 }
 
-/// What the line may be made of, and how it may be drawn. The default is the plainest.
+/// The signs and colours that the line may use, and how it may be drawn. The default is the plainest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Look {
     /// Bar and gauge are made of Unicode's blocks; else of ASCII.

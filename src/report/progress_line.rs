@@ -213,7 +213,7 @@ impl ProgressLine {
         format!("{start}{}{end}", (0..cells).filter_map(cell).collect::<String>())
     }
 
-    /// What the run is doing, or how it ended, in its colour. The colours of states are those of
+    /// The state of the run, or its ending, in its colour. The colours of states are those of
     /// the table of `top`.
     fn state(&self, status: &Status) -> Part {
         let (word, colour) = match (status.ending, status.state) {

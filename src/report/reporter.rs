@@ -33,10 +33,10 @@ pub enum Show {
     Numeric,
 }
 
-/// What a run reports.
+/// The reports of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reports {
-    /// What the user calls the run.
+    /// The name of the run.
     pub name: Option<String>,
     /// The total in bytes that the user expects.
     pub size: Option<u64>,

@@ -42,14 +42,14 @@ pub(super) struct Terminal {
     registry: Option<Registry>,
     /// The block as it was last seen.
     block: Block,
-    /// What the row shows, and in which version of the block.
+    /// The text of the row, and the version of the block that has it.
     shown: Option<(String, u32)>,
     /// Messages for the time when the terminal is given back.
     kept: String,
     ended: bool,
 }
 
-/// Who may use a terminal at the moment.
+/// The programs that may use a terminal at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
     /// This job.
@@ -277,7 +277,7 @@ impl Terminal {
         self.shown.as_ref().is_some_and(|shown| (shown.0.as_str(), shown.1) == (text, erased))
     }
 
-    /// Who may use the terminal now.
+    /// The programs that may use the terminal now.
     fn current_use(&self) -> Use {
         // A terminal that does not control this process has no foreground job to tell.
         if self.is_terminal && tcgetpgrp(&self.output).is_ok_and(|group| group != getpgrp()) {
@@ -340,7 +340,7 @@ struct Registry {
 }
 
 impl Registry {
-    /// That of the terminal `fd`; nothing where there can be none.
+    /// The block of the terminal `fd`; none where there can be none.
     fn open(fd: &OwnedFd) -> Option<Self> {
         let device = fstat(fd).ok()?.st_rdev;
         if device == makedev(5, 0) {

@@ -31,7 +31,7 @@ pub(crate) const LARGEST_QUANTUM: u64 = 7 << 17;
 pub enum Burst {
     /// So many bytes, whatever the rate.
     Bytes(u64),
-    /// What the rate yields in this time.
+    /// The bytes of this time at the rate.
     Time(Duration),
 }
 
@@ -70,7 +70,7 @@ pub fn parse_burst(text: &str) -> Result<Burst, UnitError> {
     }
 }
 
-/// What a token bucket promises: in every interval of length t at most `burst + rate * t`
+/// The promise of a token bucket: in every interval of length t at most `burst + rate * t`
 /// bytes, and `rate` times the delays that the machine imposed in it, up to `catch_up`.
 ///
 /// Its numbers are always in order: `1 <= quantum <= burst`.
@@ -176,7 +176,7 @@ fn yielded(rate: u64, time: Duration) -> u64 {
     whole_bytes(yielded_tokens(rate, time))
 }
 
-/// What `rate` bytes per second yield in `time`, in the unit of the bucket.
+/// The tokens of `time` at `rate` bytes per second, in the unit of the bucket.
 fn yielded_tokens(rate: u64, time: Duration) -> u128 {
     u128::from(rate).saturating_mul(time.as_nanos())
 }
@@ -237,7 +237,7 @@ impl TokenBucket {
 }
 
 impl<P> TokenBucket<P> {
-    /// What must have room as well.
+    /// A bucket that must have room as well.
     pub fn parent(&self) -> &P {
         &self.parent
     }

@@ -1,4 +1,4 @@
-//! What limit is in force: the rate that was asked for, the timetable, and the pause.
+//! The limit in force: from the rate that was asked for, the timetable, and the pause.
 
 use std::time::Duration;
 
@@ -33,12 +33,12 @@ pub struct Pace {
     shared: bool,
 }
 
-/// What a [`Pace`] comes to at some moment.
+/// The limit of a [`Pace`] at some moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InForce {
     /// The rate in tokens per second; none if there is no limit. A pause does not change it.
     pub rate: Option<u64>,
-    /// What the bucket has to keep to; none if there is no limit.
+    /// The limit of the bucket; none if there is none.
     pub limit: Option<Limit>,
     /// When it changes by itself, if it does.
     pub until: Option<Timestamp>,
@@ -73,7 +73,7 @@ impl Pace {
         self.catch_up
     }
 
-    /// What is in force at `now`, in the time zone of `now`. `now` is asked for only where there
+    /// The limit in force at `now`, in the time zone of `now`. `now` is asked for only where there
     /// is a timetable.
     pub fn at(&self, now: impl FnOnce() -> Zoned) -> InForce {
         let (rate, until) = match &self.rate {

@@ -1,4 +1,4 @@
-//! What a token buys: a byte, or a part of a record.
+//! The price of bytes and records in tokens.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::units::{show_rate, show_record_rate};
 /// numbers of such tokens per second.
 pub const TOKENS_PER_RECORD: u64 = 3600;
 
-/// What a limit counts.
+/// The unit of a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
@@ -21,7 +21,7 @@ pub enum Unit {
     Records,
 }
 
-/// What a buffer holds.
+/// The contents of a buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     /// Bytes.

@@ -52,7 +52,7 @@ struct Entry {
     rate: Option<u64>,
 }
 
-/// What a [`Schedule`] says of a moment.
+/// The rate of a [`Schedule`] at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScheduledRate {
     /// Tokens per second; no limit, if none.
@@ -98,7 +98,7 @@ impl Schedule {
         self.entries.iter().filter_map(|entry| entry.rate).min()
     }
 
-    /// What is in force at `now`, in the time zone of `now`.
+    /// The rate in force at `now`, in the time zone of `now`.
     pub fn at(&self, now: &Zoned) -> ScheduledRate {
         let (zone, instant) = (now.time_zone(), now.timestamp());
         let days = (-DAYS..=DAYS).filter_map(|day| now.date().checked_add(day.days()).ok());

@@ -11,7 +11,7 @@ use crate::units::RateUnit;
 /// write (up to 1 MiB) would look like a rate.
 const PEAK_WINDOW: Duration = Duration::from_millis(250);
 
-/// What keeps a run from moving bytes.
+/// A reason why a run moves no bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The producer: the buffer is empty, and nothing comes.
@@ -41,7 +41,7 @@ pub struct Facts {
     pub time: f64,
     /// The process.
     pub pid: u32,
-    /// What the user calls the run.
+    /// The name of the run.
     pub name: Option<String>,
     /// The group whose budget it draws on.
     pub group: Option<String>,
@@ -66,10 +66,10 @@ pub struct Facts {
     pub records: Option<RecordFacts>,
 }
 
-/// What the account does not know of the records of a run.
+/// Facts about the records of a run that the account does not know.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RecordFacts {
-    /// What a record is.
+    /// The kind of record.
     pub kind: RecordKind,
     /// The expected total, from the user.
     pub size: Option<u64>,
@@ -110,7 +110,7 @@ pub struct Account {
     start: Duration,
     /// Time is accounted up to here.
     now: Duration,
-    /// What the run waits for since then.
+    /// The cause of the wait since then.
     cause: Option<Cause>,
     /// The latest wait.
     latest: Option<Wait>,

@@ -31,7 +31,7 @@ impl Eta {
             self.latest = (status.elapsed, status.progress().0);
             if status.state != State::Paused {
                 let fade = (-passed / MEMORY).exp();
-                // What a second counts, summed over the time that passed.
+                // The weight of a second, summed over the time that passed.
                 let weight = MEMORY * (1.0 - fade);
                 self.bytes = self.bytes * fade + status.progress().0.saturating_sub(bytes) as f64 / passed * weight;
                 self.seconds = self.seconds * fade + weight;

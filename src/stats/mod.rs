@@ -1,4 +1,4 @@
-//! What a run knows about itself. Pure: time comes in as an argument.
+//! Figures that a run keeps about itself. Pure: time comes in as an argument.
 
 mod account;
 mod eta;

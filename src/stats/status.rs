@@ -37,11 +37,11 @@ pub struct Status {
     pub elapsed: f64,
     /// The process.
     pub pid: u32,
-    /// What the user calls the run.
+    /// The name of the run.
     pub name: Option<String>,
     /// The group whose budget it draws on.
     pub group: Option<String>,
-    /// What it was doing since the status before this one.
+    /// Its state since the status before this one.
     pub state: State,
     /// Bytes delivered to the consumer so far.
     pub bytes: u64,
@@ -82,7 +82,7 @@ pub struct Status {
     /// bytes per second all the same.
     #[serde(default)]
     pub rate_unit: RateUnit,
-    /// What is known of records, where the run counts them. Records of older versions do not have
+    /// Figures of records, where the run counts them. Records of older versions do not have
     /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<RecordStatus>,
@@ -109,7 +109,7 @@ pub struct Status {
     pub flows: Vec<FlowStatus>,
 }
 
-/// What a run counts, for people: records where it counts these, else bytes.
+/// Figures for people: in records where the run counts these, else in bytes.
 impl Status {
     /// The rate since the status before this one.
     pub fn show_rate(&self) -> String {
@@ -134,7 +134,7 @@ impl Status {
         show_rate_in(rate, self.rate_unit)
     }
 
-    /// What was delivered, and the expected total.
+    /// The amount delivered, and the expected total.
     pub fn progress(&self) -> (u64, Option<u64>) {
         self.records.map_or((self.bytes, self.size), |records| (records.delivered, records.size))
     }
@@ -144,7 +144,7 @@ impl Status {
 /// are none.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecordStatus {
-    /// What a record is.
+    /// The kind of record.
     pub kind: RecordKind,
     /// Records delivered so far.
     pub delivered: u64,
@@ -167,7 +167,7 @@ pub struct Hash {
     pub digest: String,
 }
 
-/// What a record is.
+/// The kind of record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RecordKind {
@@ -196,7 +196,7 @@ impl fmt::Display for RecordKind {
     }
 }
 
-/// What a run is doing.
+/// The state of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {

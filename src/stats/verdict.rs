@@ -14,7 +14,7 @@ const NOTABLE: f64 = 0.1;
 /// Seconds. In a shorter run, the time that the neighbours take to start outweighs their speed.
 const TOO_SHORT: f64 = 0.1;
 
-/// What a wait was for.
+/// The cause of a wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Producer,
@@ -26,7 +26,7 @@ enum Kind {
 /// One thing that held bytes back.
 struct Wait {
     kind: Kind,
-    /// What it was, in words that a share of the time can follow.
+    /// The cause in words that a share of the time can follow.
     what: String,
     /// Seconds.
     time: f64,
@@ -88,7 +88,7 @@ pub fn verdict(status: &Status) -> String {
     format!("{label}: {} of the time{also}{advice}", share(first))
 }
 
-/// What follows from the first and the second cause.
+/// The conclusion from the first and the second cause.
 fn advice(first: Kind, second: Option<Kind>) -> &'static str {
     match (first, second) {
         (Kind::Limit, Some(Kind::Producer)) | (Kind::Producer, Some(Kind::Limit)) => {

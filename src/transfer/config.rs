@@ -1,4 +1,4 @@
-//! What the user asked for.
+//! The configuration of a run.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::stats::RecordKind;
 /// A command that runs between two flows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandLine {
-    /// What to start.
+    /// The program to start.
     pub program: OsString,
     /// Its arguments.
     pub arguments: Vec<OsString>,
@@ -35,9 +35,9 @@ pub struct SpillTo {
 /// Everything a run needs to know.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// What is read, one after the other; at least one.
+    /// The inputs, one after the other; at least one.
     pub inputs: Vec<Address>,
-    /// What is written, and each gets every byte; stdout if there is none.
+    /// The outputs, each of which gets every byte; stdout if there is none.
     pub outputs: Vec<Address>,
     /// Files are written at their end, and what is in them stays.
     pub append: bool,
@@ -64,7 +64,7 @@ pub struct Config {
     pub read_rate: Option<u64>,
     /// The size in bytes to which the pipes of the neighbours are grown; none leaves them.
     pub pipe_size: Option<usize>,
-    /// What is counted in place of bytes; bytes if none. `rate` and the group count it in tokens of
+    /// The records that are counted instead of bytes; bytes if none. `rate` and the group count them in tokens of
     /// [`Unit`], `burst`, `stop_after` and the expected total in whole records.
     pub records: Option<RecordKind>,
     /// The command whose stdin is fed and whose stdout is passed on, in place of inputs and output.
@@ -81,14 +81,14 @@ pub struct Config {
     pub stop_after: Option<u64>,
     /// The checksum of the delivered bytes that is told at the end.
     pub hash: Option<Algorithm>,
-    /// What to tell of the run.
+    /// The reports of the run.
     pub reports: Reports,
     /// Listen to `pcproxy ctl` and `pcproxy top`.
     pub control: bool,
 }
 
 impl Config {
-    /// What limits count.
+    /// The unit of limits.
     pub fn unit(&self) -> Unit {
         if self.records.is_some() { Unit::Records } else { Unit::Bytes }
     }

@@ -44,12 +44,12 @@ pub(super) struct Direction {
     flow: Flow<Source, Outputs, Fifo, TokenBucket<Share>>,
     inputs: Inputs,
     outlets: Outlets,
-    /// What the user is to be told.
+    /// News for the user.
     notices: VecDeque<Notice>,
     pace: Pace,
     /// The limit in force, in tokens per second, without a pause.
     rate: Option<u64>,
-    /// What it counts.
+    /// The unit in which it counts.
     unit: Unit,
     /// Bytes per second that are read at most.
     read_rate: Option<u64>,
@@ -231,7 +231,7 @@ impl Direction {
         tokens.map(|tokens| tokens as f64 / TOKENS_PER_RECORD as f64)
     }
 
-    /// What its limit counts.
+    /// The unit of its limit.
     pub(super) fn unit(&self) -> Unit {
         self.unit
     }
@@ -354,12 +354,12 @@ impl Direction {
         std::mem::take(&mut self.was_stopped)
     }
 
-    /// What it waits for from `now` on.
+    /// The events that it waits for from `now` on.
     pub(super) fn needs(&mut self, now: Duration) -> Needs {
         self.flow.needs(now)
     }
 
-    /// What messages call one of its sides.
+    /// The name of one of its sides in messages.
     pub(super) fn label(&self, side: Side) -> &str {
         let proxy = self.flow.proxy();
         let endpoint = match side {
@@ -404,7 +404,7 @@ impl Direction {
         let _ = self.flow.take_consumer();
     }
 
-    /// What is held goes out, whether the start mark is reached or not.
+    /// The buffered bytes go out, whether the start mark is reached or not.
     pub(super) fn start(&mut self) {
         self.flow.start_mark().start();
     }

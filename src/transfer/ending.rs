@@ -8,7 +8,7 @@ use signal_hook::consts::{SIGINT, SIGQUIT};
 /// both send SIGHUP when a terminal closes, and a service manager sends two different ones.
 const SAME_NEWS: Duration = Duration::from_secs(1);
 
-/// What a signal leads to.
+/// The effect of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reaction {
     /// The input ends, and what is held is still delivered.
@@ -31,7 +31,7 @@ impl Interrupts {
         self.first.map(|(signal, _)| signal)
     }
 
-    /// What `signal`, which came at `now`, leads to.
+    /// The effect of `signal`, which came at `now`.
     pub(super) fn on(&mut self, signal: i32, now: Duration) -> Reaction {
         match self.first {
             // Ctrl-\ asks for an end without delay.

@@ -5,7 +5,7 @@ use std::fmt;
 use super::Config;
 use crate::endpoint::{Address, Endpoint, EndpointError};
 
-/// What the user is to be told of the ends of a direction.
+/// News of the ends of a direction, for the user.
 #[derive(Debug)]
 pub(super) enum Notice {
     /// An input could not be read to its end. The others go on.

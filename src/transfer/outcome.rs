@@ -1,4 +1,4 @@
-//! What became of a run.
+//! The outcome of a run.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -63,7 +63,7 @@ pub enum Error {
 /// A side that moved nothing for too long, although the limit allowed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stalled {
-    /// What messages call the endpoint.
+    /// The name of the endpoint in messages.
     pub label: String,
     /// Whether it had to give bytes or to take them.
     pub side: Side,
@@ -133,7 +133,7 @@ impl<E: Into<Error>> From<E> for NotStarted {
     }
 }
 
-/// What became of a run.
+/// The outcome of a run.
 #[derive(Debug)]
 pub struct Outcome {
     /// How it ended, or the first error.

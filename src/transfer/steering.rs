@@ -1,4 +1,4 @@
-//! What control clients may ask of a run.
+//! Requests of control clients to a run.
 
 use jiff::Zoned;
 

@@ -17,7 +17,7 @@ pub enum RateChange {
 }
 
 impl RateChange {
-    /// What a rate becomes, in tokens per second, of which each byte or record takes `tokens`; nothing
+    /// The new rate in tokens per second, of which each byte or record takes `tokens`; nothing
     /// if it would be less than 1.
     ///
     /// ```

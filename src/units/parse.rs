@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// given for: `--rate: '5X' is not a rate: use ...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitError {
-    /// What is wrong, for the user.
+    /// The reason, for the user.
     pub(crate) reason: String,
 }
 
@@ -262,7 +262,7 @@ impl<'a> Amount<'a> {
     }
 }
 
-/// What a prefix of a unit stands for: `K` and `Ki` are 1024, or `k` is 1000 where the unit behind it
+/// The factor of a prefix: `K` and `Ki` are 1024, or `k` is 1000 where the unit behind it
 /// is `decimal`.
 fn factor(prefix: &str, decimal: bool) -> Option<u128> {
     let letter = prefix.strip_suffix('i');

@@ -1,4 +1,4 @@
-//! What `ctl` prints of the runs.
+//! The output of `ctl` about the runs.
 
 use pcproxy::stats::Status;
 use pcproxy::units::{printable, show_share, show_size, show_time};

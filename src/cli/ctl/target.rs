@@ -72,7 +72,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// What to add of a run with this pid that could not say who it is.
+    /// The words to add about a run with this pid that could not be identified.
     fn doubt(&self, pid: u32) -> &'static str {
         match self {
             Target::All => "",

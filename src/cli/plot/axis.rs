@@ -21,7 +21,7 @@ pub struct Axis {
     pub end: f64,
     /// Values and what is written at them, from 0 up.
     pub labels: Vec<(f64, String)>,
-    /// What the labels count, such as `MiB` or `s`.
+    /// The unit of the labels, such as `MiB` or `s`.
     pub name: String,
 }
 

@@ -38,7 +38,7 @@ const FAR: f64 = 2.0;
 /// The shortest distance in pixels between two marks of values that were cut.
 const MARKS: f64 = 14.0;
 
-/// What the user may choose of a picture.
+/// The choices of the user for a picture.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Style {
     /// Colours.
@@ -330,7 +330,7 @@ impl Picture {
         }
     }
 
-    /// What the lines mean, above a panel. No font is known here, so each entry gets a little more
+    /// The legend above a panel. No font is known here, so each entry gets a little more
     /// room than its text needs in any usual one.
     fn legend(&mut self, entries: &[(String, Class)], top: f64) {
         let (mut x, y) = (LEFT, top - LEGEND);

@@ -33,7 +33,7 @@ const HIGHEST_RATE: f64 = u64::MAX as f64;
 /// Why there is no picture, in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlotError {
-    /// What is wrong, for the user.
+    /// The reason, for the user.
     pub reason: String,
 }
 
@@ -158,7 +158,7 @@ pub struct Step {
     pub buffer: f64,
     /// Bytes in the buffer.
     pub held: f64,
-    /// What the run did most of the time.
+    /// The state of the run for most of the time.
     pub state: State,
 }
 

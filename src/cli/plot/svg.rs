@@ -58,7 +58,7 @@ pub enum Class {
     Paused,
 }
 
-/// What is drawn with a class.
+/// The shapes that are drawn with a class.
 #[derive(Clone, Copy)]
 enum Kind {
     /// A line of this width, with dashes of this length if it has any.

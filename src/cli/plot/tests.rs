@@ -1,4 +1,4 @@
-//! What is drawn of a recorded run, and what is not.
+//! Tests of the picture of a recorded run.
 
 use pcproxy::stats::{State, Status};
 use proptest::prelude::*;
@@ -355,7 +355,7 @@ fn band(class: &str, svg: &str) -> Vec<(f64, f64)> {
     let class = format!("rect class=\"{class}\"");
     let found = elements(svg).into_iter().filter(|element| element.tag.starts_with(&class));
     let wide = found.map(|element| (attribute(&element.tag, "x"), attribute(&element.tag, "width")));
-    // That of the legend is 14 pixels wide.
+    // The one of the legend is 14 pixels wide.
     wide.filter(|(_, width)| *width != 14.0).collect()
 }
 

@@ -1,4 +1,4 @@
-//! What `top` knows and what keys do to it. There is no terminal here, no clock and no socket.
+//! The state of `top`, and how keys change it. There is no terminal here, no clock and no socket.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,10 +28,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub struct App {
     /// In the order in which they are shown.
     pub rows: Vec<Row>,
-    /// What keys act on.
+    /// The line that keys act on.
     pub selected: Option<Item>,
     pub mode: Mode,
-    /// What went wrong, until the next key.
+    /// The latest error, until the next key.
     pub notice: Option<String>,
     /// How many rates make a minute.
     pub samples: usize,
@@ -45,11 +45,11 @@ pub struct App {
     pub folded: BTreeSet<String>,
     /// The limits of groups.
     pub limits: BTreeMap<String, Option<GroupLimit>>,
-    /// What was looked for last.
+    /// The latest search.
     sought: String,
 }
 
-/// What keys mean.
+/// The meaning of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Each is a command.
@@ -64,14 +64,14 @@ pub enum Mode {
     Help { from: usize },
 }
 
-/// What can be changed of a run.
+/// The settings of a run that can be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting {
     Limit,
     Buffer,
 }
 
-/// What a key asks for.
+/// The action that a key asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Leave,

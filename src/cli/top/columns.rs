@@ -175,7 +175,7 @@ impl Column {
         }
     }
 
-    /// What the column shows of a run, in `width` cells.
+    /// The cell of a run in this column, in `width` cells.
     pub fn of_run(self, app: &App, row: &Row, depth: usize, width: u16) -> String {
         match (self, &row.status) {
             (Column::Name, _) => name(app, &Item::Run(row.id), depth),
@@ -219,7 +219,7 @@ impl Column {
         }
     }
 
-    /// What the column shows of a group whose members come to `total`.
+    /// The cell of a group in this column; its members come to `total`.
     pub fn of_group(self, app: &App, group: &str, depth: usize, total: Total) -> String {
         let limit = app.limits.get(group).copied().flatten();
         let rate = match limit {

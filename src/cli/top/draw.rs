@@ -1,4 +1,4 @@
-//! What `top` looks like.
+//! The picture of `top`.
 
 use pcproxy::stats::{State, Status};
 use pcproxy::units::{printable, show_briefly};
@@ -13,7 +13,7 @@ use super::app::{App, Mode, Setting};
 use super::columns::{Column, columns, show_brief_rate};
 use super::rows::{Item, Row, total};
 
-/// What the keys do, in a line: the longest that there is room for.
+/// The keys in one line: the longest that there is room for.
 const HINTS: [&str; 4] = [
     "↑↓ select  l limit  p pause  b buffer  s stop  / find  <> sort  g groups  ? help  q quit",
     "l limit  p pause  b buffer  s stop  / find  <> sort  g groups  ? help  q quit",
@@ -64,7 +64,7 @@ pub fn draw(frame: &mut Frame, app: &mut App, view: &mut View) {
     }
     let colour = if view.colours { Style::new().red() } else { Style::new() };
     let text = draw_trouble(app);
-    // What went wrong covers the mark.
+    // An error covers the mark.
     let width = (text.width() as u16).min(trouble.width);
     frame.render_widget(text.style(colour), Rect { width, ..trouble });
     draw_keys(frame, app, keys);
@@ -124,7 +124,7 @@ fn draw_table(frame: &mut Frame, app: &mut App, view: &mut View, area: Rect) -> 
     (above, lines.len().saturating_sub(above + visible))
 }
 
-/// What went wrong last, or else what is wrong with the selected run.
+/// The latest error, or else the trouble of the selected run.
 fn draw_trouble(app: &App) -> Line<'_> {
     let selected = match &app.selected {
         Some(Item::Run(id)) => app.row(*id),

@@ -1,4 +1,4 @@
-//! What a terminal sends, as keys. There is no terminal here and no clock.
+//! Keys, from the bytes that a terminal sends. There is no terminal here and no clock.
 
 /// A key, or several pressed together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

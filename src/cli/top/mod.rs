@@ -40,7 +40,7 @@ pub struct Top {
     interval: Duration,
 }
 
-/// What keys do, for the help of the command and for that on the screen.
+/// The keys, for the help of the command and for that on the screen.
 const KEYS: &str = "\
 Keys:
   Up, Down, k, j          select the transfer above or below
@@ -161,7 +161,7 @@ struct Asked {
     waiting: VecDeque<Request>,
 }
 
-/// What there is to do.
+/// The things to do.
 #[derive(Default)]
 struct Ready {
     input: bool,

@@ -34,7 +34,7 @@ pub struct History {
     pub samples: usize,
 }
 
-/// What a line of the table is about.
+/// The subject of a line of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     Run(RunId),
@@ -57,7 +57,7 @@ pub struct Order {
     pub reversed: bool,
 }
 
-/// What the members of a group come to.
+/// The sum of the members of a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Total {
     pub runs: usize,
@@ -209,7 +209,7 @@ pub fn find(rows: &[Row], lines: &[Line], from: usize, sought: &str, back: bool)
     if back { places.rfind(fits) } else { places.find(fits) }
 }
 
-/// What the members of a group, and of the groups below it, come to.
+/// The sum of the members of a group and of the groups below it.
 pub fn total(rows: &[Row], group: &str) -> Total {
     let is_member =
         |row: &&Row| row.ended.is_none() && row.group().is_some_and(|own| levels(own).any(|level| level == group));

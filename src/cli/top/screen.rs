@@ -36,7 +36,7 @@ const LARGEST: Size = Size { width: 1000, height: 500 };
 /// A terminal that does not know its size has this.
 const USUAL: Size = Size { width: 80, height: 24 };
 
-/// What has to be undone in the end, also after a panic.
+/// Changes to the terminal that are undone in the end, also after a panic.
 struct Entered {
     output: SharedFd,
     modes: Termios,
@@ -148,7 +148,7 @@ impl Screen {
         }
     }
 
-    /// What to poll for the keyboard, and for the screen if it has yet to take something.
+    /// Descriptors to poll: the keyboard, and the screen if it has yet to take something.
     pub fn interests(&self) -> (PollFd<'_>, Option<PollFd<'_>>) {
         let output = self.is_writing().then(|| PollFd::new(&self.output, PollFlags::OUT));
         (PollFd::new(&self.input, PollFlags::IN), output)
