@@ -78,7 +78,7 @@ const README: &[Row] = &[
     row("group set uplink 10M", "tar tf host/photos.tar | grep photos/one && tar tf host/music.tar | grep music/two"),
     row("--summary", "pg_dump | cmp - db.zst && grep '^pcproxy: .* delivered in ' err"),
     row("--lines", "journalctl | cmp - host/log"),
-    row("--low-water", "pg_dump | cmp - db.zst"),
+    row("--spill", "pg_dump | cmp - host/db.sql"),
     row("tcp-listen://", "cmp disk.img copy.img"),
     row("--schedule", "tar tf host/photos.tar | grep photos/one"),
     Row {
