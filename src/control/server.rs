@@ -256,6 +256,7 @@ impl Client {
 mod tests {
     use super::*;
     use crate::stats::{Account, Facts};
+    use crate::units::{RateChange, RateUnit};
     use proptest::prelude::*;
 
     /// A run that does whatever it is asked, and remembers it.
@@ -290,7 +291,10 @@ mod tests {
             there.write_all(piece).unwrap();
             rest = later;
             loop {
-                match client.converse(&mut host) {
+                let heard = client.converse(&mut host);
+                // Memory is bounded whatever is said.
+                assert!(client.input.capacity() <= 2 * (LINE + PIECE), "{} bytes", client.input.capacity());
+                match heard {
                     Ok(_) => {}
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     Err(_) => {
@@ -309,12 +313,21 @@ mod tests {
     }
 
     fn request() -> impl Strategy<Value = Request> {
+        let unit = prop::option::of(prop::sample::select(vec![RateUnit::Binary, RateUnit::Decimal, RateUnit::Bits]));
         prop_oneof![
             Just(Request::Stats {}),
             Just(Request::Pause {}),
             Just(Request::Resume {}),
             Just(Request::Stop {}),
-            any::<Option<u64>>().prop_map(|rate| Request::Rate { rate, seconds: 1, unit: None }),
+            Just(Request::RateBack {}),
+            (any::<Option<u64>>(), any::<u64>(), unit).prop_map(|(rate, seconds, unit)| Request::Rate {
+                rate,
+                seconds,
+                unit
+            }),
+            any::<i32>().prop_map(|percent| Request::ChangeRate { by: RateChange::Percent(percent) }),
+            any::<i64>().prop_map(|amount| Request::ChangeRate { by: RateChange::Amount(amount) }),
+            ".{0,40}".prop_map(|timetable| Request::Schedule { timetable }),
             any::<u64>().prop_map(|size| Request::Buffer { size }),
         ]
     }
@@ -357,6 +370,32 @@ mod tests {
             }));
             prop_assert!(!hung_up || lines.iter().any(|line| line.len() >= LINE));
             prop_assert_eq!(obeyed.len(), replies.iter().filter(|reply| reply.error.is_none()).count());
+        }
+
+        /// A request with a few wrong bytes is obeyed or refused, with one reply for each line, and the
+        /// right request behind it is obeyed.
+        #[test]
+        fn a_damaged_request_gets_a_reply_and_harms_no_other(
+            damaged in request(),
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0_u8..3), 1..6),
+            sizes in proptest::collection::vec(1usize..300, 1..5),
+        ) {
+            let mut bytes = serde_json::to_vec(&damaged).unwrap();
+            for (at, byte, kind) in changes {
+                let at = at.index(bytes.len());
+                match kind {
+                    0 => bytes[at] = byte,
+                    1 => bytes.insert(at, byte),
+                    _ => _ = bytes.remove(at),
+                }
+            }
+            bytes.extend_from_slice(b"\n{\"do\":\"stats\"}\n");
+            let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+            let (obeyed, replies, hung_up) = say(&bytes, &sizes);
+            prop_assert!(!hung_up);
+            prop_assert_eq!(replies.len(), lines);
+            prop_assert_eq!(obeyed.len(), replies.iter().filter(|reply| reply.error.is_none()).count());
+            prop_assert_eq!(obeyed.last(), Some(&Request::Stats {}));
         }
     }
 }

@@ -381,6 +381,32 @@ mod tests {
             let _ = text.parse::<Schedule>();
         }
 
+        /// A few wrong characters in a good timetable: it is refused in one line, or its rates and changes
+        /// are in range.
+        #[test]
+        fn a_damaged_timetable_is_refused_or_in_range(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), prop_oneof!["[0-9a-zA-Z:,/ -]", "."], any::<bool>()), 1..6),
+            unit in prop::sample::select(vec![Unit::Bytes, Unit::Records]),
+            second in Timestamp::MIN.as_second()..=Timestamp::MAX.as_second(),
+        ) {
+            let mut letters: Vec<_> = EXAMPLE.chars().map(String::from).collect();
+            for (at, letter, replace) in changes {
+                let at = at.index(letters.len());
+                letters.splice(at..at + usize::from(replace), [letter]);
+            }
+            let text = letters.concat();
+            let _ = unit_of_schedule(&text);
+            match Schedule::parse_in(unit, &text) {
+                Ok(schedule) => {
+                    prop_assert!(schedule.lowest() != Some(0) && schedule.entries.len() <= text.len());
+                    let now = Timestamp::from_second(second).unwrap().to_zoned(TimeZone::UTC);
+                    let here = schedule.at(&now);
+                    prop_assert!(here.rate != Some(0) && (here.until > now.timestamp() || here.until == Timestamp::MAX));
+                }
+                Err(error) => prop_assert!(error.number >= 1 && error.to_string().contains(&error.entry)),
+            }
+        }
+
         #[test]
         fn any_timetable_changes_only_where_it_says(
             text in "((Mon|Tue|Sat|Sun)-){0,2}([01][0-9]|2[0-4]):[0-5][0-9](-[01][0-9]:[0-5][0-9])?,([1-9]M|off)( (Mon-Fri-)?([01][0-9]):[0-5][0-9](-2[0-3]:[0-5][0-9])?,[1-9]K)?",

@@ -325,6 +325,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::units::{RateChange, show_rate_in, show_size};
 
     #[test]
     fn reads_the_three_ways_to_write_a_size() {
@@ -439,6 +440,69 @@ mod tests {
                 prop_assert!(rate > 0);
             }
             let _ = (parse_size(&text), parse_time(&text));
+        }
+
+        /// A few wrong characters in a good text: what is still read is in range.
+        #[test]
+        fn what_a_damaged_text_is_read_as_is_in_range(
+            text in prop::sample::select(vec!["64K", "1.5MiB", "10M/s", "80Mbit", "10G/h", "30/m", "500ms", "1h 30m", "+10%", "-25%", "-1M"]),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), prop_oneof!["[0-9a-zA-Z./+% -]", "."], any::<bool>()), 1..6),
+        ) {
+            let mut letters: Vec<_> = text.chars().map(String::from).collect();
+            for (at, letter, replace) in changes {
+                let at = at.index(letters.len());
+                letters.splice(at..at + usize::from(replace), [letter]);
+            }
+            let text = letters.concat();
+            prop_assert!(parse_time(&text).is_ok_and(|time| time <= LONGEST) || parse_time(&text).is_err());
+            if let Ok(time) = parse_interval(&text) {
+                prop_assert!((SHORTEST_INTERVAL..=LONGEST).contains(&time));
+            }
+            if let Ok(speed) = parse_speed(&text) {
+                prop_assert!(speed.amount > 0 && [1, 60, 3600].contains(&speed.seconds));
+                prop_assert!(speed.in_tokens(3600).is_ok_and(|rate| rate > 0) || speed.in_tokens(3600).is_err());
+            }
+            if let Ok(change) = text.parse::<RateChange>() {
+                for rate in [1, 1000, u64::MAX] {
+                    prop_assert!(change.of(rate, 3600).is_none_or(|rate| rate > 0));
+                }
+            }
+            let _ = parse_size(&text);
+        }
+
+        /// Of a number from outside that is no text, such as one in a request.
+        #[test]
+        fn a_speed_or_a_change_of_any_numbers_is_a_rate_or_an_error(
+            amount: u64, seconds: u64, tokens in 1..=3600_u64, percent: i32, change: i64, rate: u64,
+        ) {
+            let speed = Speed { amount, seconds, unit: RateUnit::default() };
+            prop_assert_ne!(speed.in_tokens(tokens), Ok(0));
+            for change in [RateChange::Percent(percent), RateChange::Amount(change)] {
+                prop_assert_ne!(change.of(rate, tokens), Some(0));
+            }
+        }
+
+        #[test]
+        fn a_time_is_read_as_it_is_written(millis in 0..=366 * 24 * 3_600_000_u64) {
+            let time = Duration::from_millis(millis);
+            prop_assert_eq!(parse_time(&format!("{millis}ms")), Ok(time));
+            prop_assert_eq!(parse_time(&format!("{}s {}ms", millis / 1000, millis % 1000)), Ok(time));
+            let seconds = parse_time(&format!("{}.{:03}", millis / 1000, millis % 1000)).unwrap();
+            prop_assert!(seconds.abs_diff(time) < Duration::from_micros(1), "{:?} and {:?}", seconds, time);
+        }
+
+        /// A size or rate that the program shows can be given to it.
+        #[test]
+        fn what_is_shown_is_read_as_nearly_the_same(amount in 1..u64::MAX / 2) {
+            let near = |read: Result<u64, UnitError>| read.is_ok_and(|read| {
+                (read as f64 / amount as f64 - 1.0).abs() <= 0.01
+            });
+            let size = show_size(amount);
+            prop_assert!(near(parse_size(&size)), "{} is shown as {}", amount, size);
+            for unit in [RateUnit::Binary, RateUnit::Decimal, RateUnit::Bits] {
+                let rate = show_rate_in(amount as f64, unit);
+                prop_assert!(near(parse_rate(&rate)), "{} is shown as {}", amount, rate);
+            }
         }
 
         #[test]

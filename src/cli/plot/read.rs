@@ -30,6 +30,12 @@ const LONGEST_RUN: f64 = 1e10;
 /// count as 0.
 const HIGHEST_RATE: f64 = u64::MAX as f64;
 
+/// The lowest rate in records per second that does not count as 0: one record in eleven days.
+const LOWEST_RECORD_RATE: f64 = 1e-6;
+
+/// The latest end of a run, in seconds since the Unix epoch: about the year 9900.
+const LATEST: f64 = 2.5e11;
+
 /// Why there is no picture, in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlotError {
@@ -137,7 +143,13 @@ fn bounded(mut status: Status) -> Status {
     for rate in rates {
         *rate = if *rate < 1.0 { 0.0 } else { rate.min(HIGHEST_RATE) };
     }
+    if let Some(records) = &mut status.records {
+        for rate in [&mut records.rate, &mut records.mean_rate].into_iter().chain(&mut records.limit) {
+            *rate = if *rate < LOWEST_RECORD_RATE { 0.0 } else { rate.min(HIGHEST_RATE) };
+        }
+    }
     status.elapsed = status.elapsed.clamp(0.0, LONGEST_RUN);
+    status.time = status.time.clamp(0.0, LATEST);
     status
 }
 

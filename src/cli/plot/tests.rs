@@ -1,6 +1,6 @@
 //! Tests of the picture of a recorded run.
 
-use pcproxy::stats::{State, Status};
+use pcproxy::stats::{RecordKind, RecordStatus, State, Status};
 use proptest::prelude::*;
 
 use super::draw::{self, Style};
@@ -23,6 +23,18 @@ fn status(elapsed: f64) -> Status {
 /// Such a run with a status each second.
 fn run(seconds: u32) -> Vec<Status> {
     (1..=seconds).map(|second| status(second.into())).collect()
+}
+
+/// What such a run counts in lines of 100 bytes.
+fn in_lines(status: &Status) -> RecordStatus {
+    RecordStatus {
+        kind: RecordKind::Lines,
+        delivered: status.bytes / 100,
+        size: None,
+        rate: status.rate / 100.0,
+        mean_rate: status.mean_rate / 100.0,
+        limit: Some(2e5),
+    }
 }
 
 fn lines(run: &[Status]) -> String {
@@ -318,8 +330,19 @@ fn hostile_number() -> impl Strategy<Value = String> {
 
 /// Reads a recording from outside and draws it if it is one. The picture has a bounded size.
 fn read_and_draw(text: &[u8]) -> Result<(), TestCaseError> {
-    if let Ok(run) = read(text) {
-        let svg = draw(&run).unwrap();
+    let Ok(run) = read(text) else { return Ok(()) };
+    let mut before = 0.0;
+    for status in &run {
+        prop_assert!((before..=1e10).contains(&status.elapsed), "{} after {}", status.elapsed, before);
+        before = status.elapsed;
+        let records = status.records.map(|records| (records.rate, records.mean_rate, records.limit.unwrap_or(0.0)));
+        let (rate, mean_rate, limit) = records.unwrap_or_default();
+        for rate in [status.rate, status.mean_rate, status.peak_rate, rate, mean_rate, limit] {
+            prop_assert!((0.0..=u64::MAX as f64).contains(&rate), "a rate of {}", rate);
+        }
+    }
+    for style in [Style::default(), Style { time_of_day: true, ..Style::default() }] {
+        let svg = draw::draw(&[&run], style).unwrap();
         prop_assert!(svg.len() < 1_000_000, "{} bytes", svg.len());
         elements(&svg);
     }
@@ -433,10 +456,14 @@ proptest! {
 
     #[test]
     fn no_numbers_make_the_plot_panic(
-        changes in prop::collection::vec((0_usize..40, 0_usize..25, hostile_number()), 1..30),
+        changes in prop::collection::vec((0_usize..40, 0_usize..60, hostile_number()), 1..30),
+        of_records: bool,
     ) {
         let mut run = run(40);
         run.iter_mut().step_by(3).for_each(|status| status.limit = Some(12 * MIB));
+        if of_records {
+            run.iter_mut().for_each(|status| status.records = Some(in_lines(status)));
+        }
         let mut lines: Vec<_> = lines(&run).lines().map(str::to_owned).collect();
         for (line, field, number) in changes {
             let mut fields: Vec<_> = lines[line].split(',').map(str::to_owned).collect();
