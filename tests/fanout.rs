@@ -3,81 +3,15 @@
 
 mod support;
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::iter::Cycle;
 use std::time::Duration;
 
-use pcproxy::buffer::{Buffer, Release, Witness};
-use pcproxy::flow::{Branch, Downstream, Fanout, Fill, Flow, Producer, Upstream, Watermarks};
+use pcproxy::buffer::Buffer;
+use pcproxy::flow::{Branch, Downstream, Fanout, Flow, Watermarks};
 use pcproxy::shaping::{Limit, TokenBucket};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
-use support::{byte_of_stream, config};
-
-/// The simplest buffer.
-#[derive(Default)]
-struct Deque(VecDeque<u8>);
-
-impl Buffer for Deque {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-    fn append(&mut self, data: &[u8]) {
-        self.0.extend(data);
-    }
-}
-
-impl Release for Deque {
-    fn release(&mut self, bytes: usize, witness: Option<Witness<'_, '_>>) -> usize {
-        let released: Vec<u8> = self.0.drain(..bytes).collect();
-        witness.into_iter().for_each(|witness| witness(&released));
-        bytes
-    }
-}
-
-/// A producer of the stream up to `end`, in pieces of at most `piece` bytes.
-struct Stream {
-    at: usize,
-    end: usize,
-    piece: usize,
-    wanted: bool,
-}
-
-impl Producer for Stream {
-    fn pause_producing(&mut self) {
-        self.wanted = false;
-    }
-    fn resume_producing(&mut self) {
-        self.wanted = true;
-    }
-    fn stop_producing(&mut self) {
-        self.wanted = false;
-    }
-}
-
-impl Upstream<Fanout<Taker, usize>, Deque> for Stream {
-    type Error = Infallible;
-    fn is_wanted(&self) -> bool {
-        self.wanted
-    }
-    fn is_ready(&self) -> bool {
-        true
-    }
-    fn fill(&mut self, buffer: &mut Deque, room: usize) -> Result<Fill, Infallible> {
-        let moved = room.min(self.piece).min(self.end - self.at);
-        if self.at == self.end {
-            return Ok(Fill::End);
-        }
-        let piece: Vec<u8> = (self.at..self.at + moved).map(byte_of_stream).collect();
-        buffer.append(&piece);
-        self.at += moved;
-        Ok(Fill::Moved(moved))
-    }
-    fn pass(&mut self, _consumers: &mut Fanout<Taker, usize>, _limit: usize) -> usize {
-        0
-    }
-}
+use support::{Deque, Stream, TakesPassed, byte_of_stream, config};
 
 /// How a consumer behaves.
 #[derive(Clone, Debug)]
@@ -180,6 +114,12 @@ fn setup() -> impl Strategy<Value = Setup> {
 
 type Takers = Fanout<Taker, usize>;
 
+impl TakesPassed for Takers {
+    fn take_passed(&mut self, _: u8) {
+        unreachable!("several consumers get their bytes from the buffer");
+    }
+}
+
 struct Simulation {
     flow: Flow<Stream, Takers, Deque, TokenBucket>,
     setup: Setup,
@@ -203,7 +143,8 @@ impl Simulation {
     fn new(setup: Setup) -> Self {
         let takers = setup.takers.iter().enumerate().map(|(id, habits)| Taker::new(id, habits.clone()));
         let limit = setup.limit.map(|(rate, burst)| Limit::new(rate, burst));
-        let stream = Stream { at: 0, end: setup.end, piece: setup.piece, wanted: true };
+        // It is always ready, and nothing goes past the buffer.
+        let stream = Stream::new(vec![(setup.piece, true)], vec![(0, true)], true, setup.end);
         let watermarks = Watermarks::new(setup.high, setup.high / 2);
         let flow =
             Flow::new(stream, true, Fanout::new(takers), Deque::default(), watermarks, TokenBucket::empty(limit));

@@ -3,36 +3,16 @@
 
 mod support;
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::iter::Cycle;
 use std::time::Duration;
 
 use pcproxy::buffer::Buffer;
-use pcproxy::flow::{
-    Consumer, Downstream, Fill, Flow, Producer, ProducerConsumerProxy, StartMark, Upstream, Watermarks,
-};
+use pcproxy::flow::{Consumer, Downstream, Flow, ProducerConsumerProxy, StartMark, Watermarks};
 use pcproxy::shaping::{Limit, TokenBucket};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
-use support::{byte_of_stream, config};
-
-/// The simplest buffer.
-#[derive(Default)]
-struct Deque(VecDeque<u8>);
-
-impl Buffer for Deque {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-    fn append(&mut self, data: &[u8]) {
-        self.0.extend(data);
-    }
-}
-
-/// How one attempt to read or write goes: so many bytes at most, and whether the side is
-/// still ready afterwards. No byte and still ready is an attempt that was interrupted.
-type Attempt = (usize, bool);
+use support::{Attempt, Deque, Stream, TakesPassed, byte_of_stream, config};
 
 /// Attempts for ever, of which some succeed.
 fn attempts() -> impl Strategy<Value = Vec<Attempt>> {
@@ -41,83 +21,6 @@ fn attempts() -> impl Strategy<Value = Vec<Attempt>> {
         attempts.push((amount, true));
         attempts
     })
-}
-
-/// A producer of the stream up to `end`.
-struct Stream {
-    attempts: Cycle<std::vec::IntoIter<Attempt>>,
-    /// Bytes straight to the consumer, at each attempt.
-    passes: Cycle<std::vec::IntoIter<Attempt>>,
-    streaming: bool,
-    end: usize,
-    /// Where in the stream it is.
-    at: usize,
-    wanted: bool,
-    ready: bool,
-    stopped: bool,
-}
-
-impl Stream {
-    fn new(attempts: Vec<Attempt>, passes: Vec<Attempt>, streaming: bool, end: usize) -> Self {
-        let (attempts, passes) = (attempts.into_iter().cycle(), passes.into_iter().cycle());
-        Stream { attempts, passes, streaming, end, at: 0, wanted: streaming, ready: true, stopped: false }
-    }
-
-    /// The next `len` bytes.
-    fn next(&mut self, len: usize) -> Vec<u8> {
-        let from = self.at;
-        self.at += len;
-        (from..self.at).map(byte_of_stream).collect()
-    }
-
-    fn attempt(&mut self, most: usize) -> usize {
-        let (amount, ready) = self.attempts.next().expect("for ever");
-        let moved = amount.min(most).min(self.end - self.at);
-        self.ready = ready;
-        // A pull producer has done what it was asked for.
-        self.wanted &= self.streaming || moved == 0;
-        moved
-    }
-}
-
-impl Producer for Stream {
-    fn pause_producing(&mut self) {
-        self.wanted = false;
-    }
-    fn resume_producing(&mut self) {
-        self.wanted = true;
-    }
-    fn stop_producing(&mut self) {
-        self.wanted = false;
-        self.stopped = true;
-    }
-}
-
-impl Upstream<Taker, Deque> for Stream {
-    type Error = Infallible;
-    fn is_wanted(&self) -> bool {
-        self.wanted
-    }
-    fn is_ready(&self) -> bool {
-        self.ready
-    }
-
-    fn fill(&mut self, buffer: &mut Deque, room: usize) -> Result<Fill, Infallible> {
-        if self.at == self.end {
-            return Ok(Fill::End);
-        }
-        let moved = self.attempt(room);
-        buffer.append(&self.next(moved));
-        Ok(Fill::Moved(moved))
-    }
-
-    fn pass(&mut self, taker: &mut Taker, limit: usize) -> usize {
-        let (amount, _) = self.passes.next().expect("for ever");
-        let moved = amount.min(limit).min(self.end - self.at);
-        self.next(moved).into_iter().for_each(|byte| taker.take(byte));
-        self.wanted &= self.streaming || moved == 0;
-        moved
-    }
 }
 
 /// A consumer that checks that it gets the stream, in order and without gaps.
@@ -142,6 +45,12 @@ impl Taker {
     fn take(&mut self, byte: u8) {
         assert_eq!(byte, byte_of_stream(self.taken), "byte {} of the stream", self.taken);
         self.taken += 1;
+    }
+}
+
+impl TakesPassed for Taker {
+    fn take_passed(&mut self, byte: u8) {
+        self.take(byte);
     }
 }
 
@@ -347,6 +256,9 @@ fn check(proxy: &Proxy, was_paused: bool) -> TestCaseResult {
     prop_assert!(held <= high, "{held} bytes held, {high} allowed");
     if let Some(upstream) = proxy.producer() {
         prop_assert_eq!(upstream.at, taker(proxy).taken + held, "bytes produced, and bytes delivered or held");
+    }
+    if let Some(upstream) = proxy.producer() {
+        prop_assert!(!upstream.wanted || held < high, "bytes are wanted with {} held, {} allowed", held, high);
     }
     let Some(upstream) = proxy.producer().filter(|upstream| upstream.streaming) else { return Ok(()) };
     let paused = proxy.producer_paused();

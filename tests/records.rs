@@ -9,22 +9,15 @@ use std::io::{Read, Seek, SeekFrom, Write, pipe};
 use std::iter::Cycle;
 use std::time::{Duration, Instant};
 
-use pcproxy::buffer::{Buffer, Fifo};
-use pcproxy::flow::{Consumer, Downstream, Fill, Flow, Producer, Upstream, Watermarks};
+use pcproxy::buffer::Fifo;
+use pcproxy::flow::{Consumer, Downstream, Flow, Watermarks};
 use pcproxy::shaping::{Burst, Limit, TOKENS_PER_RECORD, TokenBucket, Unit};
 use proptest::prelude::*;
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde_json::Value;
-use support::{Kind, Session, Side, cases, connection, read_exactly, read_to_end, start, unread, until};
-
-/// A producer of this text, in pieces.
-struct Text {
-    text: Vec<u8>,
-    at: usize,
-    pieces: Cycle<std::vec::IntoIter<usize>>,
-    wanted: bool,
-    ready: bool,
-}
+use support::{
+    Kind, Session, Side, Stream, TakesPassed, cases, connection, read_exactly, read_to_end, start, unread, until,
+};
 
 /// A consumer that remembers what each write brought.
 struct Writes {
@@ -34,38 +27,8 @@ struct Writes {
     finished: bool,
 }
 
-impl Producer for Text {
-    fn pause_producing(&mut self) {
-        self.wanted = false;
-    }
-    fn resume_producing(&mut self) {
-        self.wanted = true;
-    }
-    fn stop_producing(&mut self) {
-        self.wanted = false;
-    }
-}
-
-impl Upstream<Writes, Fifo> for Text {
-    type Error = Infallible;
-    fn is_wanted(&self) -> bool {
-        self.wanted
-    }
-    fn is_ready(&self) -> bool {
-        self.ready
-    }
-    fn fill(&mut self, buffer: &mut Fifo, room: usize) -> Result<Fill, Infallible> {
-        let rest = &self.text[self.at..];
-        if rest.is_empty() {
-            return Ok(Fill::End);
-        }
-        let moved = self.pieces.next().unwrap().min(room).min(rest.len());
-        buffer.append(&rest[..moved]);
-        self.at += moved;
-        self.ready = moved > 0;
-        Ok(Fill::Moved(moved))
-    }
-    fn pass(&mut self, _: &mut Writes, _: usize) -> usize {
+impl TakesPassed for Writes {
+    fn take_passed(&mut self, _: u8) {
         unreachable!("a record that nobody sees cannot be counted")
     }
 }
@@ -110,7 +73,8 @@ struct Run {
 
 /// Moves `text` through a buffer of `buffer` bytes, in simulated time.
 fn run(text: &[u8], buffer: usize, limit: Option<Limit>, reads: Vec<usize>, takes: Vec<usize>) -> Run {
-    let text = Text { text: text.to_vec(), at: 0, pieces: reads.into_iter().cycle(), wanted: true, ready: true };
+    // A piece of no bytes was not there yet.
+    let text = Stream::of_text(text.to_vec(), reads.into_iter().map(|piece| (piece, piece > 0)).collect());
     let writes = Writes { pieces: takes.into_iter().cycle(), writes: Vec::new(), ready: true, finished: false };
     let fifo = Fifo::new(buffer, false).of_records(b'\n');
     let watermarks = Watermarks::new(buffer, buffer / 2);

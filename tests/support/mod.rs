@@ -1,4 +1,5 @@
-//! What the tests share: descriptors of every kind, bytes whose place shows, a `pcproxy` that is
+//! What the tests share: descriptors of every kind, bytes whose place shows, a producer and a buffer in
+//! simulated time, a `pcproxy` that is
 //! watched while it runs, the session of a user, and a terminal.
 //!
 //! Nothing here waits for time to pass. A test waits for the thing itself: for bytes, for the
@@ -9,6 +10,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod descriptors;
+pub mod flow;
 pub mod running;
 pub mod session;
 pub mod status;
@@ -23,6 +25,7 @@ use std::time::{Duration, Instant};
 use proptest::test_runner::Config;
 
 pub use descriptors::{Ends, Kind, Side, connection, input_pipe, set_nonblocking, unread, unsent};
+pub use flow::{Attempt, Deque, Stream, TakesPassed};
 pub use running::{End, Running, pcproxy, shell, start, start_command, start_in_shell};
 pub use session::Session;
 pub use stream::{assert_arrived, byte_of_stream, feed, payload, read_exactly, read_to_end};
