@@ -487,3 +487,10 @@ fn rates_are_shown_in_the_unit_they_were_given_in() {
         assert!(end.stderr.contains(&format!("{unit} on average")), "{end:?}");
     }
 }
+
+#[test]
+fn a_plain_run_with_little_memory_is_not_refused_for_a_buffer_it_does_not_use() {
+    let script = r#"ulimit -v 20000 && printf bytes | "$0""#;
+    let run = std::process::Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_pcproxy")]).output().unwrap();
+    assert_eq!((run.status.code(), &run.stdout[..], &run.stderr[..]), (Some(0), &b"bytes"[..], &b""[..]));
+}

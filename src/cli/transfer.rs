@@ -70,7 +70,7 @@ pub struct Transfer {
 
     /// With --spill, keep at most SIZE bytes in memory
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = memory_size, requires = "spill", help_heading = "Buffer")]
-    memory: usize,
+    memory: u64,
 
     /// Resume a paused producer once the buffer has drained to this size [default: 50%]
     ///
@@ -259,12 +259,12 @@ impl BufferSize {
 }
 
 /// How much of a buffer that spills stays in memory.
-fn memory_size(text: &str) -> Result<usize> {
+fn memory_size(text: &str) -> Result<u64> {
     let size = parse_size(text)?;
     if size < LEAST_MEMORY as u64 {
         bail!("must be at least {}", show_size(LEAST_MEMORY as u64));
     }
-    check_size(size).map_err(|reason| anyhow!(reason))
+    Ok(size)
 }
 
 /// A number of bytes, or a share of the buffer, with the text it was given as.
@@ -401,6 +401,9 @@ impl Transfer {
         if self.schedule.is_some() {
             words::check_time_zone();
         }
+        // Only a run that spills asks: the default is more than some processes may have.
+        let memory = self.spill.as_ref().map(|_| check_size(self.memory)).transpose();
+        let memory = memory.map_err(|reason| anyhow!(refused("--memory", &show_size(self.memory), reason)))?;
         Ok(Config {
             inputs: vec![Address::Standard],
             outputs: Vec::new(),
@@ -409,7 +412,7 @@ impl Transfer {
             connect_timeout: Duration::ZERO,
             command: None,
             buffer,
-            spill: self.spill.clone().map(|folder| SpillTo { folder, memory: self.memory }),
+            spill: self.spill.clone().zip(memory).map(|(folder, memory)| SpillTo { folder, memory }),
             low_water,
             low_share,
             start_at,
