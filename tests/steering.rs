@@ -318,6 +318,7 @@ fn a_request_that_makes_no_sense_is_refused_and_changes_nothing() {
         (r#"{"do":"rate","rate":"10M"}"#, &["10M"]),
         (r#"{"do":"rate","rate":18446744073709551616}"#, &["u64"]),
         (r#"{"do":"rate","rate":5,"burst":5}"#, &["burst"]),
+        (r#"{"do":"rate","rate":1,"seconds":3600,"unit":"bits"}"#, &[]),
         (r#"{"do":"buffer","size":0}"#, &["least", "1"]),
         (r#"{"do":"buffer"}"#, &["size"]),
         (r#"{"do":"buffer","size":null}"#, &["null"]),
@@ -352,6 +353,7 @@ fn a_request_that_makes_no_sense_is_refused_and_changes_nothing() {
     }
     let status = run.client.stats();
     assert_eq!((&status["limit"], &status["buffer"]), (&(1 << 30).into(), &70_000.into()), "{status}");
+    assert_eq!(status["rate_unit"], "binary", "{status}");
     run.passes(100_000);
     run.delivers(b"", "after much nonsense");
 }

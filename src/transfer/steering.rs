@@ -31,13 +31,15 @@ impl Host for Steering<'_> {
                 return Err("the rate must be at least 1 byte per second".to_owned());
             }
             Request::Rate { rate, seconds, unit } => {
-                reporter.facts.rate_unit = unit.unwrap_or(reporter.facts.rate_unit);
-                for direction in each {
-                    let rate = rate.map(|amount| Speed { amount, seconds: *seconds, unit: RateUnit::default() });
-                    let tokens = rate.map(|speed| speed.in_tokens(direction.unit().tokens())).transpose();
-                    let tokens = tokens.map_err(|error| error.to_string())?;
+                let speed = rate.map(|amount| Speed { amount, seconds: *seconds, unit: RateUnit::default() });
+                let tokens =
+                    |direction: &Direction| speed.map(|speed| speed.in_tokens(direction.unit().tokens())).transpose();
+                // All of it is known to be good before anything is changed.
+                let rates: Result<Vec<_>, _> = each.as_slice().iter().map(tokens).collect();
+                for (direction, tokens) in each.zip(rates.map_err(|error| error.to_string())?) {
                     direction.pace_mut().rate = tokens.map_or(Rate::Free, Rate::Constant);
                 }
+                reporter.facts.rate_unit = unit.unwrap_or(reporter.facts.rate_unit);
             }
             Request::ChangeRate { by } => {
                 let own = |direction: &mut Direction| direction.pace_mut().at(Zoned::now).rate;
@@ -57,9 +59,10 @@ impl Host for Steering<'_> {
                 each.for_each(|direction| direction.pace_mut().return_to_usual());
             }
             Request::Schedule { timetable } => {
-                for direction in each {
-                    let schedule = Schedule::parse_in(direction.unit(), timetable);
-                    direction.pace_mut().follow(schedule.map_err(|error| error.to_string())?);
+                let schedule = |direction: &Direction| Schedule::parse_in(direction.unit(), timetable);
+                let schedules: Result<Vec<_>, _> = each.as_slice().iter().map(schedule).collect();
+                for (direction, schedule) in each.zip(schedules.map_err(|error| error.to_string())?) {
+                    direction.pace_mut().follow(schedule);
                 }
                 // 'back' returns to this timetable from now on.
                 reporter.usual_unit = unit_of_schedule(timetable).unwrap_or(reporter.usual_unit);
