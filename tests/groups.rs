@@ -1286,6 +1286,19 @@ fn one_damaged_file_does_not_hide_the_other_groups() {
 }
 
 #[test]
+fn each_of_two_damaged_files_is_told_of_in_a_line_of_its_own() {
+    let session = Session::new();
+    for group in ["uplink", "downlink"] {
+        session.set(group, "1M");
+        overwrite(&session.file(group), &payload(270 * KIB));
+    }
+    let (_, end) = session.ask(&["ls"]).end();
+    let lines: Vec<_> = end.stderr.lines().collect();
+    assert!(lines.len() == 2 && lines.iter().all(|line| line.starts_with("pcproxy: ")), "{end:?}");
+    assert!(lines[0].contains("downlink.group") && lines[1].contains("uplink.group"), "{end:?}");
+}
+
+#[test]
 fn a_large_burst_of_a_group_is_no_lump() {
     let session = Session::new();
     session.group(&["set", "uplink", "21845", "--burst", "1M"]);

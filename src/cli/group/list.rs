@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use pcproxy::budget::plan::{Outlook, QuotaOutlook, Then, show_moment};
 use pcproxy::budget::{self, Budget, GroupLimit, Id, Listing, MemberAccount, Name, Outcome};
-use pcproxy::os::FolderError;
+use pcproxy::report::say;
 use pcproxy::shaping::Unit;
 use pcproxy::units::{printable, show_rate, show_size};
 use serde::Serialize;
@@ -136,10 +136,10 @@ pub fn list(json: bool) -> Result<()> {
         }
     };
     print(&text)?;
-    if failed.is_empty() {
-        return Ok(());
-    }
-    bail!(failed.iter().map(FolderError::to_string).collect::<Vec<_>>().join("\npcproxy: "))
+    let Some((last, others)) = failed.split_last() else { return Ok(()) };
+    // A message is one line.
+    others.iter().for_each(say);
+    bail!("{last}")
 }
 
 /// Groups above the groups below them. Each member is in the innermost of its groups.
