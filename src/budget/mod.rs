@@ -8,6 +8,7 @@ mod ledger;
 mod member;
 mod name;
 pub mod plan;
+mod quota;
 mod record;
 mod resp;
 mod rule;
