@@ -283,8 +283,11 @@ pub fn remove(name: &Name) -> Result<(), GroupError> {
             budget.restore_limit(None, clock::now());
         });
     });
-    // What cannot be read is begun anew.
-    if lifted.is_err() { Ok(file.reset()?) } else { Ok(()) }
+    match lifted {
+        // What cannot be read is begun anew.
+        Err(_) if file.peek().is_none() => Ok(file.reset()?),
+        lifted => Ok(lifted?),
+    }
 }
 
 /// What a folder has of groups.
