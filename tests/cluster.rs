@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use relay::{Network, Relay};
 use rustix::process::Signal;
 use site::Site;
-use store::Server;
+use store::{Server, free_port};
 
 /// Four million bytes per second, so that the test does not keep a busy machine from its work.
 const RATE: u64 = 4_000_000;
@@ -334,7 +334,7 @@ fn tls_with_certificates_on_both_sides() {
         let names = ["-out", &own, "-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=CA:FALSE"];
         openssl(&[&words[..], &names, &key].concat());
     }
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let (server_cert, server_key) = (at("server.pem"), at("server.key"));
     let options = ["--tls-port", &port.to_string(), "--tls-ca-cert-file", &ca];
     let options = [&options[..], &["--tls-cert-file", &server_cert, "--tls-key-file", &server_key]].concat();
@@ -425,8 +425,7 @@ fn sentinels_that_choose_another_server_are_followed() {
 
 /// Two nodes of a cluster, of which each has half of the keys.
 fn cluster() -> Option<[Server; 2]> {
-    let free = || std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
-    let start = || Server::start(&["--cluster-enabled", "yes", "--cluster-port", &free()]);
+    let start = || Server::start(&["--cluster-enabled", "yes", "--cluster-port", &free_port().to_string()]);
     let (one, other) = (start()?, start()?);
     one.call(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]);
     other.call(&["CLUSTER", "ADDSLOTSRANGE", "8192", "16383"]);

@@ -14,13 +14,12 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
 
-use store::Server;
+use store::{Server, free_port};
 use support::running::{at_home, neutral};
 use support::{byte_of_stream, needs};
 
@@ -314,9 +313,7 @@ impl Scene {
         for name in ["check", "replay"] {
             symlink(path("bin").join(name), path(name)).unwrap();
         }
-        // Together they are free: each is held until all are known.
-        let free: Vec<_> = (0..3).map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap()).collect();
-        let addresses = free.iter().map(|free| free.local_addr().unwrap().to_string());
+        let addresses = (0..3).map(|_| format!("127.0.0.1:{}", free_port()));
         let mut names: Vec<_> = ["backup:9000", "0.0.0.0:9000", "mirror:9000"].into_iter().zip(addresses).collect();
         names.push(("4711", "$pid".to_owned()));
         names.extend(store.map(|store| ("store.example.org", store)));

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -47,7 +48,7 @@ impl Server {
         };
         // Another process may take a free port first.
         for _ in 0..10 {
-            server.port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+            server.port = free_port();
             if server.try_run() {
                 return Some(server);
             }
@@ -59,7 +60,7 @@ impl Server {
     /// too. It ends with the result.
     pub fn sentinel(&self, lines: &str) -> Server {
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let path = folder.path().join("sentinel.conf");
         fs::write(&path, format!("port {port}\nsentinel monitor main 127.0.0.1 {} 1\n{lines}", self.port)).unwrap();
         let mut command = Command::new(program().unwrap());
@@ -191,6 +192,21 @@ impl Raw {
                 Some(parts?.join("\n"))
             }
             _ => Some(line.to_owned()),
+        }
+    }
+}
+
+/// A port of the loopback address that is free. It is below those from which the system chooses, so
+/// that no connection of another test takes it before a program listens there.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let (first, count) = (20_000, 12_000);
+    loop {
+        // Test programs that run at the same time begin at different places.
+        let place = std::process::id().wrapping_mul(101).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = (first + place % count) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
         }
     }
 }
